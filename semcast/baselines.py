@@ -1,0 +1,48 @@
+"""Rivals at equal channel uses."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .channel import awgn
+
+SIDE_BITS = 3 * 8 + 16 + 32  # mean colour, gain, height and width
+
+
+def downscale_and_send(image: Tensor, channel_uses: int, snr_db: float, generator: torch.Generator) -> Tensor:
+    """Shrink the picture until its samples fit, send them as analog symbols, enlarge what arrives.
+
+    The plainest analog rival of a semantic link: no network at all. It is treated kindly: the colour means travel
+    as side information, so no power is spent on them, and the receiver knows the noise and shrinks accordingly (MMSE).
+
+    Args:
+        image: [1, 3, H, W] in [0, 1].
+        channel_uses: complex symbols; each carries two of the 3 h w samples.
+    Returns:
+        [1, 3, H, W] in [0, 1].
+    """
+    height, width = image.shape[-2:]
+    size = grid(height, width, 2 * channel_uses // 3)
+    small = F.interpolate(image, size=size, mode="bilinear", antialias=True)
+    mean = (small.mean(dim=(2, 3), keepdim=True) * 255).round() / 255
+    flat = (small - mean).flatten(1)
+    flat = F.pad(flat, (0, 2 * channel_uses - flat.shape[1]))  # unused symbols carry nothing
+    gain = flat.square().sum().div(channel_uses).clamp_min(1e-12).rsqrt()  # mean |x|^2 = 1
+    x = torch.complex(*(gain * flat).chunk(2, dim=1))
+    y, _, noise_var = awgn(x, snr_db, [generator])
+    estimate = torch.cat([y.real, y.imag], dim=1) / (1 + noise_var) / gain
+    received = estimate[:, : 3 * size[0] * size[1]].view(1, 3, *size) + mean
+    return F.interpolate(received, size=(height, width), mode="bicubic", align_corners=False).clamp(0, 1)
+
+
+def grid(height: int, width: int, pixels: int) -> tuple[int, int]:
+    """The largest h x w <= pixels of about the picture's shape: 27 x 28 for 512 x 512 and 768 pixels."""
+    best = (1, 1)
+    for h in range(1, pixels + 1):
+        w = min(pixels // h, width)
+        stretch = abs(math.log(w / h * height / width))
+        if stretch < 0.1 and h <= height and h * w > best[0] * best[1]:
+            best = (h, w)
+    return best

@@ -1,0 +1,89 @@
+"""Stage A: the VQGAN of Stable Cascade, pixels <-> a latent of a quarter of the side.
+
+    encode  image [B, 3, H, W] in [0, 1]  ->  latent [B, 4, H/4, W/4], about unit variance
+    decode  latent                        ->  image, not clamped
+
+Both include `scale_factor` (0.43 in the official networks), and neither quantises: Stage B works on the
+continuous latent (Stability-AI/StableCascade, modules/stage_a.py and train/train_b.py). The codebook is kept only
+because official files contain it. Key names are the official ones.
+
+Blocks run channels-last, [B, H, W, C]: LayerNorm and Linear then need no copies.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageAConfig:
+    hidden: tuple = (192, 384)  # widths at 1/2 and 1/4 of the side
+    bottleneck_blocks: int = 12
+    latent_channels: int = 4
+    codebook_size: int = 8192  # 0: no codebook
+    scale_factor: float = 0.43
+
+
+class StageA(nn.Module):
+    """Autoencoder without quantisation. See the module docstring."""
+
+    def __init__(self, config: StageAConfig = StageAConfig()):
+        super().__init__()
+        self.config = config
+        fine, coarse = config.hidden
+        self.in_block = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, fine, kernel_size=1))
+        self.down_blocks = nn.Sequential(
+            ResBlock(fine),
+            nn.Conv2d(fine, coarse, kernel_size=4, stride=2, padding=1),
+            ResBlock(coarse),
+            nn.Sequential(
+                nn.Conv2d(coarse, config.latent_channels, kernel_size=1, bias=False),
+                nn.BatchNorm2d(config.latent_channels),
+            ),
+        )
+        if config.codebook_size:
+            self.vquantizer = nn.Module()
+            self.vquantizer.codebook = nn.Embedding(config.codebook_size, config.latent_channels)
+        self.up_blocks = nn.Sequential(
+            nn.Sequential(nn.Conv2d(config.latent_channels, coarse, kernel_size=1)),
+            *(ResBlock(coarse) for _ in range(config.bottleneck_blocks)),
+            nn.ConvTranspose2d(coarse, fine, kernel_size=4, stride=2, padding=1),
+            ResBlock(fine),
+        )
+        self.out_block = nn.Sequential(nn.Conv2d(fine, 12, kernel_size=1), nn.PixelShuffle(2))
+
+    def encode(self, image: Tensor) -> Tensor:
+        """image [B, 3, H, W] in [0, 1], sides multiples of 4 -> latent [B, 4, H/4, W/4]."""
+        return self.down_blocks(self.in_block(image)) / self.config.scale_factor
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """latent [B, 4, h, w] -> image [B, 3, 4h, 4w], about [0, 1] but not clamped."""
+        return self.out_block(self.up_blocks(latent * self.config.scale_factor))
+
+
+class ResBlock(nn.Module):
+    """Depthwise 3x3, then a two-layer MLP per pixel, each with a scalar scale, shift and gate.
+
+    `gammas` = (scale, shift, gate) of the depthwise half, then of the MLP half. Takes and returns [B, C, H, W].
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.depthwise = nn.Sequential(nn.ReplicationPad2d(1), nn.Conv2d(width, width, kernel_size=3, groups=width))
+        self.channelwise = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        # The official networks start with closed gates (0); 0.2 trains faster and loads the same weights.
+        self.gammas = nn.Parameter(torch.tensor([0.0, 0.0, 0.2, 0.0, 0.0, 0.2]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        g = self.gammas.to(x.dtype)
+        x = x.permute(0, 2, 3, 1)  # [B, H, W, C]
+        y = _norm(x) * (1 + g[0]) + g[1]
+        x = x + self.depthwise(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) * g[2]
+        x = x + self.channelwise(_norm(x) * (1 + g[3]) + g[4]) * g[5]
+        return x.permute(0, 3, 1, 2)  # [B, C, H, W], channels-last in memory
+
+
+def _norm(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)

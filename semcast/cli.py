@@ -1,0 +1,327 @@
+"""Command line: parses, calls the library, prints. No maths here; heavy imports stay inside the commands."""
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from pathlib import Path
+
+from . import __version__
+from .errors import InputError
+
+SEED_MAX = 2**32 - 1
+
+
+class Parser(argparse.ArgumentParser):
+    """Usage errors are one line, like every other error."""
+
+    def error(self, message):
+        raise InputError(f"{message} (see `{self.prog} --help`)")
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        args = build_parser().parse_args(argv)
+        args.run(args)
+        sys.stdout.flush()
+    except InputError as error:
+        return fail(str(error))
+    except BrokenPipeError:  # the reader of our output left
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        return fail("interrupted", 130)
+    except MemoryError:
+        return fail("out of memory; use a smaller picture")
+    except OSError as error:  # a full disk, a vanished file
+        return fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    return 0
+
+
+def fail(message: str, code: int = 2) -> int:
+    print("semcast: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="semcast", description="Send pictures over links so poor that ordinary codecs deliver nothing.")
+    parser.add_argument("--version", action="version", version=f"semcast {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    p = commands.add_parser("demo", help="a bundled photo over 20, 10, 5 and 1 dB: one contact sheet, one table")
+    p.add_argument("--out", type=Path, default=Path("out"), help="folder for demo.png, default: %(default)s")
+    p.set_defaults(run=demo)
+
+    p = commands.add_parser("run", help="the whole link in one go: pictures in, received pictures and one JSON row each out")
+    p.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    add_channel(p)
+    p.add_argument("--out", type=Path, default=Path("out"), help="folder for <stem>.png, default: %(default)s")
+    add_model(p)
+    add_factor(p)
+    add_steps(p)
+    p.add_argument("--seed", type=seed, default=0, help="picture i uses SEED + i, default: %(default)s")
+    p.add_argument("--lpips", type=Path, metavar="DIR", help="folder of LPIPS weights, default: $SEMCAST_LPIPS, then torch's cache")
+    p.add_argument("--fetch-metrics", action="store_true", help="download LPIPS weights that are missing")
+    p.set_defaults(run=run)
+
+    p = commands.add_parser("send", help="picture -> frame file with the symbols to transmit")
+    p.add_argument("image", type=Path, metavar="IMAGE")
+    p.add_argument("-o", "--output", type=Path, required=True, metavar="X.sem")
+    add_model(p)
+    add_factor(p)
+    p.add_argument("--seed", type=seed, default=0, help="of the receiver's noise, travels in the header, default: %(default)s")
+    p.set_defaults(run=send)
+
+    p = commands.add_parser("channel", help="frame -> the frame that arrives")
+    p.add_argument("frame", type=Path, metavar="X.sem")
+    p.add_argument("-o", "--output", type=Path, required=True, metavar="Y.sem")
+    add_channel(p)
+    p.add_argument("--seed", type=seed, default=0, help="of the channel's noise, default: %(default)s")
+    p.set_defaults(run=channel)
+
+    p = commands.add_parser("receive", help="frame -> picture")
+    p.add_argument("frame", type=Path, metavar="Y.sem")
+    p.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png")
+    add_model(p)
+    add_steps(p)
+    p.set_defaults(run=receive)
+
+    p = commands.add_parser("train", help="train a model, or go on training one")
+    p.add_argument("preset", choices=("autoencoder", "joint", "fewstep"), help="which phase")
+    p.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH", help="folders, tar files or pictures")
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="run folder")
+    p.add_argument("--init", default="new", metavar="MODEL", help="model to start from, by name or folder; default: a new `small`")
+    p.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any training setting, e.g. --set steps=500")
+    p.add_argument("--lpips", type=Path, metavar="DIR", help="folder of LPIPS weights, as in `run`")
+    p.add_argument("--device", default="cpu", help="default: %(default)s")
+    p.set_defaults(run=train)
+
+    p = commands.add_parser("models", help="list the models")
+    p.add_argument("--json", action="store_true", help="one JSON object a line")
+    p.set_defaults(run=models)
+    return parser
+
+
+def add_channel(p: Parser) -> None:
+    p.add_argument("--snr", type=snr, required=True, metavar="DB", help="Es/N0 per complex symbol, -30 to 60 dB")
+    p.add_argument("--channel", default="awgn", metavar="NAME", help="default: %(default)s")
+    p.add_argument("--channel-option", action="append", default=[], metavar="K=V", help="a parameter of the channel (awgn has none)")
+
+
+def add_model(p: Parser) -> None:
+    p.add_argument("--model", default="small", metavar="NAME_OR_DIR", help="default: %(default)s")
+    p.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...; default: %(default)s")
+    p.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the receiver's networks, default: %(default)s"
+    )
+
+
+def add_factor(p: Parser) -> None:
+    p.add_argument("--factor", type=factor, metavar="F", help="encoder input side / picture side, 0.5 to 1; default: the model's")
+
+
+def add_steps(p: Parser) -> None:
+    p.add_argument("--steps", type=steps, metavar="N", help="diffusion steps, 1 to 1000; default: the model's")
+
+
+def number(kind, low, high):
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if not low <= value <= high:  # refuses NaN too
+            raise argparse.ArgumentTypeError(f"{text} must lie between {low} and {high}")
+        return value
+
+    return parse
+
+
+snr, factor = number(float, -30, 60), number(float, 0.5, 1)
+steps, seed = number(int, 1, 1000), number(int, 0, SEED_MAX)
+
+
+def demo(args) -> None:
+    from . import demo as demo_module
+
+    folder = make_folder(args.out)
+    rows = demo_module.run(folder / "demo.png")
+    print("snr_db  psnr_db  ms_ssim  channel_uses  side_bits")
+    for row in rows:
+        print(f"{row['snr_db']:6.0f}  {row['psnr_db']:7.2f}  {row['ms_ssim']:7.3f}  {row['channel_uses']:12d}  {row['side_bits']:9d}")
+    print(f"{folder / 'demo.png'}: the photo as sent, and as received at each SNR")
+
+
+def run(args) -> None:
+    from . import images, metrics
+    from .lpips import load_lpips
+    from .transmitter import SIDE_BITS
+
+    no_options(args)
+    stems = [path.stem for path in args.images]
+    if twice := sorted({s for s in stems if stems.count(s) > 1}):
+        raise InputError(f"two pictures would be written to {args.out / twice[0]}.png; run them with different --out")
+    if args.seed + len(stems) - 1 > SEED_MAX:
+        raise InputError(f"seed {args.seed} + {len(stems) - 1} is above {SEED_MAX}")
+    link = load_link(args)
+    folder = make_folder(args.out)
+    lpips = {}
+    for network in ("alex", "vgg"):
+        try:
+            lpips[network] = load_lpips(network, args.lpips, args.fetch_metrics)
+        except InputError as error:
+            print(f"semcast: {'lpips' if network == 'alex' else 'lpips_vgg'} is null: {error}", file=sys.stderr)
+    for i, path in enumerate(args.images):
+        image = images.read_image(path)
+        start = time.perf_counter()
+        x, header = link.send(image.to(args.device), args.factor, args.seed + i)
+        sent = time.perf_counter()
+        received = link.transmit(x, args.snr, args.seed + i)
+        arrived = time.perf_counter()
+        with progress_bar(args.steps or link.cascade.config.steps, path.name) as tick:
+            result = link.receive(received, header, args.steps, tick).cpu()
+        end = time.perf_counter()
+        images.write_image(folder / f"{path.stem}.png", result)
+        quality = metrics.measure(image, result, lpips)
+        if quality["ms_ssim"] is None:
+            print(f"semcast: ms_ssim of {path} is null: it needs sides of at least {metrics.MS_SSIM_SIDE_MIN} pixels", file=sys.stderr)
+        row = {
+            "image": str(path),
+            "width": header.width,
+            "height": header.height,
+            "channel_uses": x.shape[1],
+            "bandwidth_ratio": header.bandwidth_ratio,
+            "element_ratio": 2 * header.bandwidth_ratio,
+            "side_bits": SIDE_BITS,
+            "channel": args.channel,
+            "snr_db": args.snr,
+            "seed": args.seed + i,
+            **quality,
+            "encode_ms": (sent - start) * 1e3,
+            "decode_ms": (end - arrived) * 1e3,
+            "model": link.cascade.config.name,
+            "factor": header.factor,
+            "steps": args.steps or link.cascade.config.steps,
+        }
+        print(json.dumps(row, allow_nan=False, separators=(",", ":")), flush=True)
+
+
+def send(args) -> None:
+    from . import frame, images
+
+    image = images.read_image(args.image)
+    check_folder(args.output)
+    x, header = load_link(args).send(image.to(args.device), args.factor, args.seed)
+    frame.write_frame(args.output, header, x)
+
+
+def channel(args) -> None:
+    from . import frame
+    from .channel import Received, find_channel
+    from .link import stream
+
+    no_options(args)
+    simulate = find_channel(args.channel)
+    header, signal = frame.read_frame(args.frame)
+    if isinstance(signal, Received):
+        raise InputError(f"{args.frame} has been through a channel already; start from the frame that was sent")
+    frame.write_frame(args.output, header, simulate(signal, args.snr, [stream(args.seed, "channel")]))
+
+
+def receive(args) -> None:
+    from . import frame, images
+    from .channel import Received
+
+    header, signal = frame.read_frame(args.frame)
+    check_folder(args.output)
+    received = signal if isinstance(signal, Received) else frame.noiseless(signal)
+    link = load_link(args)
+    received = Received(*(part.to(args.device) for part in received))
+    with progress_bar(args.steps or link.cascade.config.steps, args.frame.name) as tick:
+        images.write_image(args.output, link.receive(received, header, args.steps, tick))
+
+
+def train(args) -> None:
+    from dataclasses import fields, replace
+
+    import torch
+
+    from . import models as models_module
+    from .cascade.model import Cascade, small_config
+    from .data import Photos
+    from .lpips import load_lpips
+    from .train import PRESETS
+    from .train import train as train_model
+
+    kinds = {f.name: f.type for f in fields(PRESETS[args.preset])}
+    settings = {}
+    for text in args.set:
+        name, equals, value = text.partition("=")
+        if not equals or name not in kinds:
+            raise InputError(f"--set {text}: write NAME=VALUE with a name out of {', '.join(kinds)}")
+        try:
+            settings[name] = {"true": True, "false": False}[value.lower()] if kinds[name] is bool else kinds[name](value)
+        except (ValueError, KeyError):
+            raise InputError(f"--set {text}: {value!r} is no {kinds[name].__name__}") from None
+    config = replace(PRESETS[args.preset], **settings)
+    models_module.check_device(args.device)
+    photos = Photos(args.data)
+    torch.manual_seed(config.seed)
+    cascade = Cascade(small_config()) if args.init == "new" else models_module.load_model(args.init, dtype="float32")
+    command = f"semcast train {args.preset} --init {args.init} " + " ".join(f"--set {s}" for s in args.set)
+    lpips = load_lpips("vgg", args.lpips)
+    print(train_model(cascade, photos, config, args.out, lpips, args.device, args.resume, command.strip()))
+
+
+def models(args) -> None:
+    from .models import describe, known_models
+
+    rows = [describe(name) for name in known_models()]
+    if args.json:
+        for row in rows:
+            print(json.dumps(row, separators=(",", ":")))
+        return
+    for row in rows:
+        parts = ", ".join(f"{part} {count / 1e6:.1f} M" for part, count in row["parts"].items())
+        here = "here" if row["fetched"] else "not fetched"
+        print(f"{row['name']:20s} {row['size_bytes'] / 2**20:7.1f} MiB  {here:11s}  {row['about']}")
+        print(f"{'':20s} {parts}; licence: {row['licence']}")
+
+
+def load_link(args):
+    from .link import Link
+    from .models import load_model
+
+    return Link(load_model(args.model, args.device, args.dtype), getattr(args, "channel", "awgn"))
+
+
+def no_options(args) -> None:
+    if args.channel_option:
+        raise InputError(f"channel {args.channel!r} has no option {args.channel_option[0]!r}")
+
+
+def make_folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {path}: {error.strerror}") from None
+    return path
+
+
+def check_folder(output: Path) -> None:
+    """Before minutes of work, not after."""
+    if not output.parent.is_dir():
+        raise InputError(f"cannot write {output}: the folder {output.parent} does not exist")
+    if output.is_dir():
+        raise InputError(f"cannot write {output}: it is a folder")
+
+
+@contextlib.contextmanager
+def progress_bar(total: int, name: str):
+    """Yields a function (finished steps) -> None; a bar on stderr when a person is watching."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=name, unit="step", leave=False, disable=None) as bar:
+        yield lambda done: bar.update(done - bar.n)

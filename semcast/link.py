@@ -1,0 +1,63 @@
+"""The link: one picture's way, from pixels to pixels. Command line, training, benchmarks and Python API call it."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from .cascade.checkpoint import code_id
+from .cascade.model import Cascade
+from .channel import Received, find_channel
+from .errors import InputError
+from .receiver import receive
+from .transmitter import Header, transmit
+
+
+class Reconstruction(NamedTuple):
+    image: Tensor  # [1, 3, H, W] in [0, 1]
+    x: Tensor  # [1, k] complex, what was sent
+    header: Header  # side information, `transmitter.SIDE_BITS` bits
+    received: Received  # what the receiver was given
+
+
+class Link:
+    """image -> transmitter -> x -> channel -> (y, h, noise_var) -> receiver -> image
+
+    >>> link = Link(load_model("small"))
+    >>> result = link(read_image("photo.jpg"), snr_db=10, seed=0)
+    """
+
+    def __init__(self, cascade: Cascade, channel: str = "awgn"):
+        self.cascade = cascade
+        self.channel = find_channel(channel)
+        self.code_id = code_id(cascade.encoder)
+
+    @torch.inference_mode()
+    def send(self, image: Tensor, factor: float | None = None, seed: int = 0) -> tuple[Tensor, Header]:
+        """image [1, 3, H, W] in [0, 1] -> (x [1, k], header)."""
+        return transmit(image, self.cascade.encoder, self.code_id, factor or self.cascade.config.factor, seed)
+
+    def transmit(self, x: Tensor, snr_db: float, seed: int = 0) -> Received:
+        """x [1, k] -> what the antenna sees."""
+        return self.channel(x, snr_db, [stream(seed, "channel")])
+
+    @torch.inference_mode()
+    def receive(self, received: Received, header: Header, steps: int | None = None, progress=None) -> Tensor:
+        """(y, h, noise_var) and the header -> image [1, 3, H, W] in [0, 1]."""
+        if header.code_id != self.code_id:
+            raise InputError(
+                f"the frame was sent with encoder {header.code_id:04x}, model {self.cascade.config.name!r} "
+                f"has encoder {self.code_id:04x}; receive it with the sender's model"
+            )
+        return receive(received, header, header.gain, self.cascade, [stream(header.seed, "receiver")], steps, progress)
+
+    def __call__(self, image: Tensor, snr_db: float, seed: int = 0, factor: float | None = None, steps: int | None = None):
+        x, header = self.send(image, factor, seed)
+        received = self.transmit(x, snr_db, seed)
+        return Reconstruction(self.receive(received, header, steps), x, header, received)
+
+
+def stream(seed: int, name: str) -> Generator:
+    """An independent generator, on the CPU, for one purpose of one picture."""
+    tag = int.from_bytes(name.encode()[:3], "big")
+    return Generator().manual_seed((seed << 24) ^ tag)

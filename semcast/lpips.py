@@ -1,0 +1,113 @@
+"""LPIPS v0.1 (Zhang et al. 2018): a perceptual distance from AlexNet or VGG16 features.
+
+Weights are never shipped. They are looked for, in this order: a folder given by the caller or by the environment
+variable SEMCAST_LPIPS holding `lpips_alex.safetensors` and `lpips_vgg.safetensors` (torchvision's `features.N.weight`
+and `.bias`, and the linear layers `lin0.weight` .. `lin4.weight`); torch's hub cache; a download, only when asked.
+"""
+
+import os
+import socket
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import alexnet, vgg16
+
+from .cascade.checkpoint import load_tensors
+from .errors import InputError
+
+NETWORKS = {  # name: builder, taps (the ReLU after each), widths, backbone file of torchvision, its URL folder
+    "alex": (alexnet, (1, 4, 7, 9, 11), (64, 192, 384, 256, 256), "alexnet-owt-7be5be79.pth"),
+    "vgg": (vgg16, (3, 8, 15, 22, 29), (64, 128, 256, 512, 512), "vgg16-397923af.pth"),
+}
+BACKBONE_URL = "https://download.pytorch.org/models/"
+DOWNLOAD_TIMEOUT_S = 20
+SHIFT = (-0.030, -0.088, -0.188)  # of inputs in [-1, 1], from the reference implementation
+SCALE = (0.458, 0.448, 0.450)
+
+
+class LPIPS(nn.Module):
+    """images a, b [B, 3, H, W] in [0, 1] -> distance [B]. 0 for equal images."""
+
+    def __init__(self, network: str):
+        super().__init__()
+        build, self.taps, widths, _ = NETWORKS[network]
+        self.features = build(weights=None).features[: self.taps[-1] + 1]
+        for layer in self.features:
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False
+        for i, width in enumerate(widths):
+            setattr(self, f"lin{i}", nn.Conv2d(width, 1, kernel_size=1, bias=False))
+        self.eval().requires_grad_(False)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.distance(self.maps(a), self.maps(b))
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """Unit-length feature maps at the five taps."""
+        shift, scale = (image.new_tensor(v)[:, None, None] for v in (SHIFT, SCALE))
+        x, maps = (2 * image - 1 - shift) / scale, []
+        for i, layer in enumerate(self.features):
+            x = layer(x)
+            if i in self.taps:
+                maps.append(x / (x.float().square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
+        return maps
+
+    def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
+        layers = (getattr(self, f"lin{i}")((x - y).square()) for i, (x, y) in enumerate(zip(a, b)))
+        return sum(layer.float().mean(dim=(1, 2, 3)) for layer in layers)
+
+
+def load_lpips(network: str, folder: Path | None = None, fetch: bool = False) -> LPIPS:
+    """LPIPS with `network` "alex" or "vgg".
+
+    Args:
+        folder: of weights; default the environment variable SEMCAST_LPIPS.
+        fetch: download torchvision's backbone if nothing is at hand.
+    Raises:
+        InputError: no weights found, and what was tried.
+    """
+    folder = folder or os.environ.get("SEMCAST_LPIPS")
+    with torch.device("meta"):
+        lpips = LPIPS(network)
+    if folder:
+        state = load_tensors(Path(folder) / f"lpips_{network}.safetensors")
+    else:
+        state = _from_hub(network, fetch)
+    state = {k: v.float() for k, v in state.items() if k in lpips.state_dict()}
+    try:
+        lpips.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise InputError(f"LPIPS weights for {network!r} do not fit: {str(error).splitlines()[1].strip()}") from None
+    return lpips.requires_grad_(False)
+
+
+def _from_hub(network: str, fetch: bool) -> dict[str, Tensor]:
+    """Backbone from torch's hub cache (or the download), linear layers from torchmetrics' package."""
+    import torchmetrics.functional.image as package
+
+    file = NETWORKS[network][3]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / file
+    if not cached.exists():
+        if not fetch:
+            raise InputError(
+                f"no LPIPS weights for {network!r}: set SEMCAST_LPIPS to a folder with lpips_{network}.safetensors, "
+                "or ask for --fetch-metrics"
+            )
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
+        try:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(BACKBONE_URL + file, str(cached), hash_prefix=file.split("-")[-1].split(".")[0])
+        except Exception as error:  # urllib, ssl and socket raise many kinds
+            raise InputError(f"cannot download {BACKBONE_URL + file}: {error}") from None
+        finally:
+            socket.setdefaulttimeout(before)
+    linear = Path(package.__file__).parent / "lpips_models" / f"{network}.pth"
+    state = {}
+    for path in (cached, linear):
+        try:
+            state |= torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file raises anything
+            raise InputError(f"cannot read {path}: {error}") from None
+    return {k.replace(".model.1.", "."): v for k, v in state.items()}

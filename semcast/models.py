@@ -1,0 +1,107 @@
+"""The models semcast knows by name, and loading one by name or folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .cascade.checkpoint import NETWORKS, load_cascade, load_config
+from .cascade.model import Cascade, ModelConfig, small_config
+from .cascade.stage_b import STAGE_B_BIG, STAGE_B_LITE
+from .errors import InputError
+
+WEIGHTS = Path(__file__).parent / "weights"
+STABILITY_LICENCE = "Stability AI Non-Commercial Research Community License (research only)"
+
+
+@dataclass(frozen=True)
+class Known:
+    config: ModelConfig
+    folder: Path | None  # None: not shipped
+    size_bytes: int  # of the weights: measured where shipped, else of the official bf16 files
+    about: str
+
+
+def _official(name: str, stage_b) -> ModelConfig:
+    return ModelConfig(name=name, licence=STABILITY_LICENCE, guidance=1.1, stage_b=stage_b)
+
+
+def known_models() -> dict[str, Known]:
+    small = WEIGHTS / "small"
+    shipped = sum(path.stat().st_size for path in small.glob("*.safetensors"))
+    return {
+        "small": Known(small_config(), small, shipped, "the default: trained by us, shipped, for a CPU"),
+        "stable-cascade-lite": Known(
+            _official("stable-cascade-lite", STAGE_B_LITE), None, 1_555_000_000, "official, the paper's size, for a GPU"
+        ),
+        "stable-cascade-big": Known(_official("stable-cascade-big", STAGE_B_BIG), None, 3_285_000_000, "official, for a GPU"),
+    }
+
+
+def load_model(name_or_folder: str | Path = "small", device: str = "cpu", dtype: str = "auto") -> Cascade:
+    """A model by name ("small") or by the folder that holds its config.json and weights.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1" ...
+        dtype: of Stage B and Stage A: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it.
+            The encoder always runs in float32.
+    Raises:
+        InputError: no such model, device or dtype; missing or damaged weights.
+    """
+    known = known_models()
+    if str(name_or_folder) in known:
+        folder = known[str(name_or_folder)].folder
+        if folder is None:
+            raise InputError(
+                f"model {name_or_folder!r} is not here; its weights have to be fetched first (`semcast models` lists those at hand)"
+            )
+    else:
+        folder = Path(name_or_folder)
+        if not folder.is_dir():
+            raise InputError(f"no model {str(name_or_folder)!r}: it is neither a folder nor one of {', '.join(known)}")
+    check_device(device)
+    cascade = load_cascade(folder).to(device)
+    half = pick_dtype(dtype, device)
+    cascade.stage_b.to(half)
+    cascade.stage_a.to(half)
+    return cascade
+
+
+def check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except Exception as error:  # torch raises RuntimeError, AssertionError, NotImplementedError ...
+        raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def pick_dtype(dtype: str, device: str) -> torch.dtype:
+    if dtype == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.startswith("cuda") else cpu_has_bf16()
+        dtype = "bfloat16" if fast else "float32"
+    if dtype not in ("float32", "bfloat16"):
+        raise InputError(f"dtype {dtype!r} is not one of auto, float32, bfloat16")
+    return getattr(torch, dtype)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies in bf16 (AVX-512 BF16 or AMX); emulating it would be slower than float32."""
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(check and check())
+
+
+def describe(name: str) -> dict:
+    """Name, parts with parameter counts, size, licence, and whether the weights are here. Plain integers."""
+    model = known_models()[name]
+    config = load_config(model.folder) if model.folder else model.config
+    with torch.device("meta"):
+        cascade = Cascade(config)
+    parts = {part: sum(p.numel() for p in getattr(cascade, part).parameters()) for part in NETWORKS}
+    return {
+        "name": name,
+        "parts": parts,
+        "parameters": sum(parts.values()),
+        "size_bytes": model.size_bytes,
+        "licence": config.licence,
+        "fetched": model.folder is not None,
+        "about": model.about,
+    }

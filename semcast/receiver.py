@@ -1,0 +1,52 @@
+"""Receiver: what the antenna saw and the header -> condition -> Stage B -> Stage A -> picture."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from .cascade.diffusion import draw_noise, sample
+from .cascade.model import Cascade
+from .channel import Received
+from .transmitter import Header, demodulate
+
+
+def receive(
+    received: Received,
+    header: Header,
+    gain: Tensor | float,
+    cascade: Cascade,
+    generators: Sequence[Generator],
+    steps: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Receptions of pictures of one size -> images [B, 3, H, W] in [0, 1].
+
+    Args:
+        received: y, h, noise_var with B rows.
+        header: side information, the same for all rows but for the gain and the seed,
+        gain: which are given apart: a number or [B, 1], and
+        generators: one a row, for the diffusion noise.
+        steps: of the sampler, default the model's.
+    """
+    height, width = header.padded
+    code, noise_level = condition(received, gain, header.code_shape, cascade.config.noise_aware)
+    noise = draw_noise(code.new_empty(len(code), cascade.config.stage_a.latent_channels, height // 4, width // 4), generators)
+    denoiser = lambda x, t: cascade.denoise(x, t, code, noise_level)  # noqa: E731
+    latent = sample(denoiser, noise, steps or cascade.config.steps, generators, progress=progress)
+    image = cascade.stage_a.decode(latent.to(cascade.stage_a.out_block[0].weight.dtype)).float()
+    return image[..., : header.height, : header.width].clamp(0, 1)
+
+
+def condition(received: Received, gain: Tensor | float, shape: tuple[int, int, int], noise_aware: bool) -> tuple[Tensor, Tensor]:
+    """Equalise -> (code [B, 16, hz, wz], noise level [B] in [0, 1]).
+
+    Noise-aware: the MMSE estimate conj(h) y / (|h|^2 + noise_var), for x of unit power and without knowledge of Z.
+    Blind, as in the paper: conj(h) y / |h|^2.
+    The noise level is the mean over symbols of noise / (noise + signal) after equalising: 0 clean, 1 nothing but noise.
+    """
+    y, h, noise_var = received
+    power = h.abs().square()
+    total = (power + noise_var).clamp_min(1e-12)
+    estimate = h.conj() * y / (total if noise_aware else power.clamp_min(1e-12))
+    return demodulate(estimate, torch.as_tensor(gain, device=y.device), shape), (noise_var / total).mean(dim=1)

@@ -1,0 +1,64 @@
+"""Shared by all tests: one tiny random model, and the command line as a function."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semcast.cascade.checkpoint import save_model
+from semcast.cascade.encoder import EncoderConfig
+from semcast.cascade.model import Cascade, ModelConfig, small_config
+from semcast.cascade.stage_a import StageAConfig
+
+
+def tiny_config(**changes) -> ModelConfig:
+    """Every kind of layer, almost no weights."""
+    stages = (("fused", 1, 3, 1, 8, 8, 1), ("fused", 2, 3, 2, 8, 8, 1), ("mbconv", 2, 3, 2, 8, 16, 1), ("mbconv", 2, 3, 4, 16, 16, 1))
+    b = replace(small_config().stage_b, hidden=(16, 16, 24, 32), heads=(0, 0, 0, 2), down_blocks=(1, 1, 1, 1), up_blocks=(1, 1, 1, 1))
+    config = replace(
+        small_config(),
+        name="tiny",
+        encoder=EncoderConfig(stages=stages, last_channels=24),
+        stage_a=StageAConfig(hidden=(8, 16), bottleneck_blocks=1, codebook_size=0),
+        stage_b=replace(b, cond_channels=16, text_channels=8),
+    )
+    return replace(config, **changes)
+
+
+def tiny_cascade(seed: int = 0, **changes) -> Cascade:
+    """Random weights everywhere, so that no zero initialisation hides a path."""
+    torch.manual_seed(seed)
+    cascade = Cascade(tiny_config(**changes))
+    torch.nn.init.normal_(cascade.stage_b.clf[1].weight, std=0.3)
+    return cascade.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """Folder of a tiny random model, for `--model`."""
+    folder = tmp_path_factory.mktemp("tiny")
+    save_model(tiny_cascade(), folder)
+    return folder
+
+
+def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A smooth random picture with some texture, uint8 [H, W, 3]."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    return (np.asarray(coarse, dtype=np.float64) + rng.normal(0, 8, (height, width, 3))).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def cli(capsys):
+    """cli("send", "x.png", ...) -> (exit code, stdout, stderr)."""
+    from semcast.cli import main
+
+    def call(*argv) -> tuple[int, str, str]:
+        code = main([str(a) for a in argv])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call

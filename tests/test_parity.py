@@ -1,0 +1,154 @@
+"""Our networks against independent implementations: torchvision's encoder, diffusers' Stage A, Stage B and scheduler."""
+
+import pytest
+import torch
+
+from semcast.cascade.encoder import Encoder
+from semcast.cascade.stage_a import StageA, StageAConfig
+from semcast.cascade.stage_b import STAGE_B_BIG, STAGE_B_LITE, StageB, StageBConfig
+
+diffusers = pytest.importorskip("diffusers", reason="parity needs the [dev] extra")
+
+TINY_B = StageBConfig(
+    hidden=(16, 24, 32, 32),
+    heads=(0, 0, 4, 2),
+    down_blocks=(1, 2, 2, 1),
+    up_blocks=(2, 1, 2, 1),
+    up_repeats=(1, 2, 3, 2),
+    time_channels=16,
+    cond_channels=24,
+    text_channels=20,
+)
+
+
+def randomise(module: torch.nn.Module, seed: int) -> None:
+    """Fill every parameter and buffer, so that no zero initialisation hides a wrong path."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) * (0.3 if tensor.ndim < 2 else tensor[0].numel() ** -0.5))
+        for name, tensor in module.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.copy_(tensor.abs() + 0.5)
+
+
+def diffusers_stage_b(config: StageBConfig):
+    from diffusers.models.unets.unet_stable_cascade import StableCascadeUNet
+
+    kinds = {"C": "SDCascadeResBlock", "T": "SDCascadeTimestepBlock", "A": "SDCascadeAttnBlock"}
+    levels = len(config.hidden)
+    return StableCascadeUNet(
+        in_channels=config.latent_channels,
+        out_channels=config.latent_channels,
+        timestep_ratio_embedding_dim=config.time_channels,
+        patch_size=2,
+        conditioning_dim=config.cond_channels,
+        block_out_channels=config.hidden,
+        num_attention_heads=config.heads,
+        down_num_layers_per_block=config.down_blocks,
+        up_num_layers_per_block=config.up_blocks[::-1],
+        down_blocks_repeat_mappers=(1,) * levels,
+        up_blocks_repeat_mappers=config.up_repeats[::-1],
+        block_types_per_layer=[[kinds[k] for k in level] for level in config.blocks],
+        clip_text_pooled_in_channels=config.text_channels,
+        clip_text_in_channels=None,
+        clip_image_in_channels=None,
+        clip_seq=config.text_tokens,
+        effnet_in_channels=config.code_channels,
+        pixel_mapper_in_channels=3,
+        kernel_size=3,
+        dropout=config.dropout,
+        self_attn=True,
+        timestep_conditioning_type=("sca",),
+        switch_level=None,
+    )
+
+
+def stage_b_keys_to_diffusers(state: dict) -> dict:
+    out = {}
+    for key, value in state.items():
+        key = key.replace("clip_mapper.", "clip_txt_pooled_mapper.").replace("attention.attn.out_proj", "attention.to_out.0")
+        if ".attention.attn.in_proj_" in key:
+            prefix, kind = key.split("attention.attn.in_proj_")
+            for name, part in zip("qkv", value.chunk(3)):
+                out[f"{prefix}attention.to_{name}.{kind}"] = part
+        else:
+            out[key] = value
+    return out
+
+
+@pytest.mark.parametrize("latent, code", [((32, 32), (6, 6)), ((24, 40), (5, 9)), ((22, 26), (3, 7))])
+def test_stage_b_equals_diffusers(latent, code):
+    ours, theirs = StageB(TINY_B).eval(), diffusers_stage_b(TINY_B).eval()
+    randomise(ours, 0)
+    theirs.load_state_dict(stage_b_keys_to_diffusers(ours.state_dict()))  # strict: all keys, both ways
+    g = torch.Generator().manual_seed(1)
+    x, z = torch.randn(3, 4, *latent, generator=g), torch.randn(3, 16, *code, generator=g)
+    r, text = torch.rand(3, generator=g), torch.randn(3, 1, TINY_B.text_channels, generator=g)
+    with torch.no_grad():
+        expected = theirs(sample=x, timestep_ratio=r, clip_text_pooled=text, effnet=z, return_dict=False)[0]
+        if expected.ndim == 3:
+            expected = theirs(sample=x, timestep_ratio=r, clip_text_pooled=text, effnet=z).sample
+        assert (ours(x, r, z, text=text) - expected).abs().max() <= 1e-5 * expected.abs().max().clamp_min(1)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (64, 64)])
+def test_stage_a_equals_diffusers(size):
+    from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
+
+    config = StageAConfig(hidden=(12, 20), bottleneck_blocks=3, codebook_size=32)
+    ours, theirs = (
+        StageA(config).eval(),
+        PaellaVQModel(
+            up_down_scale_factor=2, levels=2, bottleneck_blocks=3, embed_dim=20, latent_channels=4, num_vq_embeddings=32, scale_factor=0.43
+        ).eval(),
+    )
+    if theirs.in_block[1].out_channels != 12:  # diffusers derives the fine width from the coarse one
+        config = StageAConfig(hidden=(10, 20), bottleneck_blocks=3, codebook_size=32)
+        ours = StageA(config).eval()
+    randomise(ours, 0)
+    theirs.load_state_dict({k.replace("vquantizer.codebook", "vquantizer.embedding"): v for k, v in ours.state_dict().items()})
+    g = torch.Generator().manual_seed(1)
+    image = torch.rand(2, 3, *size, generator=g)
+    with torch.no_grad():
+        latent = ours.encode(image)
+        expected = theirs.encode(image).latents / 0.43  # diffusers leaves the scale to its caller
+        assert (latent - expected).abs().max() <= 1e-5 * expected.abs().max().clamp_min(1)
+        decoded, expected = ours.decode(latent), theirs.decode(latent * 0.43).sample
+        assert (decoded - expected).abs().max() <= 1e-5 * expected.abs().max().clamp_min(1)
+
+
+def test_encoder_equals_torchvision():
+    from torchvision.models import efficientnet_v2_s
+
+    ours, theirs = Encoder().eval(), efficientnet_v2_s(weights=None).features.eval()
+    randomise(ours, 0)
+    theirs.load_state_dict({k.removeprefix("backbone."): v for k, v in ours.state_dict().items() if k.startswith("backbone.")})
+    image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        features = theirs((image - mean[:, None, None]) / std[:, None, None])
+        flat = torch.einsum("oc,bchw->bohw", ours.mapper[0].weight[:, :, 0, 0], features)
+        bn = ours.mapper[1]
+        expected = (flat - bn.running_mean[:, None, None]) / (bn.running_var[:, None, None] + 1e-5).sqrt()
+        code = ours(image)
+    assert code.shape == (1, 16, 2, 3)
+    assert (code - expected).abs().max() <= 1e-5 * expected.abs().max().clamp_min(1)
+    assert len(ours.state_dict()) == 784  # the number of tensors in the official file
+
+
+@pytest.mark.parametrize(
+    "build, count",
+    [
+        (Encoder, 20_197_968),
+        (StageA, 18_406_894),
+        (lambda: StageB(STAGE_B_LITE), 699_471_248),
+        (lambda: StageB(STAGE_B_BIG), 1_562_941_136),
+    ],
+    ids=["encoder", "stage_a", "stage_b_lite", "stage_b_big"],
+)
+def test_official_sizes_have_the_official_parameter_counts(build, count):
+    with torch.device("meta"):
+        network = build()
+    assert sum(p.numel() for p in network.parameters()) == count
