@@ -74,7 +74,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
     """uint8 [H, W, 3] -> [1, 3, H, W] in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
 
 
 def to_pixels(image: Tensor) -> np.ndarray:

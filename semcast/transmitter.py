@@ -26,6 +26,7 @@ HEADER_BITS = {  # every bit a receiver needs beside the symbols; PROTOCOL.md ex
     "factor": 8,
     "gain": 16,
     "seed": 32,
+    "header_crc": 32,
 }
 SIDE_BITS = sum(HEADER_BITS.values())
 

@@ -16,7 +16,8 @@ from semcast.cascade.stage_a import StageAConfig
 
 def tiny_config(**changes) -> ModelConfig:
     """Every kind of layer, almost no weights."""
-    stages = (("fused", 1, 3, 1, 8, 8, 1), ("fused", 2, 3, 2, 8, 8, 1), ("mbconv", 2, 3, 2, 8, 16, 1), ("mbconv", 2, 3, 4, 16, 16, 1))
+    strides = ((1, 8, 8), (2, 8, 8), (2, 8, 16))
+    stages = (*(("fused", 2, 3, s, i, o, 1) for s, i, o in strides), ("mbconv", 2, 3, 2, 16, 16, 1), ("mbconv", 2, 3, 2, 16, 16, 1))
     b = replace(small_config().stage_b, hidden=(16, 16, 24, 32), heads=(0, 0, 0, 2), down_blocks=(1, 1, 1, 1), up_blocks=(1, 1, 1, 1))
     config = replace(
         small_config(),

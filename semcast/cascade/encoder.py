@@ -43,6 +43,7 @@ class Encoder(nn.Module):
         net = EfficientNet(
             setting,
             dropout=0.0,
+            stochastic_depth_prob=0.0,
             norm_layer=partial(nn.BatchNorm2d, eps=1e-3),
             last_channel=config.last_channels,
             num_classes=1,
