@@ -87,30 +87,38 @@ def test_stage_b_equals_diffusers(latent, code):
     x, z = torch.randn(3, 4, *latent, generator=g), torch.randn(3, 16, *code, generator=g)
     r, text = torch.rand(3, generator=g), torch.randn(3, 1, TINY_B.text_channels, generator=g)
     with torch.no_grad():
-        expected = theirs(sample=x, timestep_ratio=r, clip_text_pooled=text, effnet=z, return_dict=False)[0]
-        if expected.ndim == 3:
-            expected = theirs(sample=x, timestep_ratio=r, clip_text_pooled=text, effnet=z).sample
+        expected = theirs(sample=x, timestep_ratio=r, clip_text_pooled=text, effnet=z).sample
         assert (ours(x, r, z, text=text) - expected).abs().max() <= 1e-5 * expected.abs().max().clamp_min(1)
 
 
-@pytest.mark.parametrize("size", [(32, 48), (64, 64)])
-def test_stage_a_equals_diffusers(size):
-    from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
+def diffusers_stage_a(ours: StageA):
+    """diffusers' PaellaVQModel with our weights. It ties the fine width to half the coarse one; ours may differ."""
+    from diffusers.pipelines.deprecated.wuerstchen import modeling_paella_vq_model as paella
 
-    config = StageAConfig(hidden=(12, 20), bottleneck_blocks=3, codebook_size=32)
-    ours, theirs = (
-        StageA(config).eval(),
-        PaellaVQModel(
-            up_down_scale_factor=2, levels=2, bottleneck_blocks=3, embed_dim=20, latent_channels=4, num_vq_embeddings=32, scale_factor=0.43
-        ).eval(),
-    )
-    if theirs.in_block[1].out_channels != 12:  # diffusers derives the fine width from the coarse one
-        config = StageAConfig(hidden=(10, 20), bottleneck_blocks=3, codebook_size=32)
-        ours = StageA(config).eval()
+    fine, coarse = ours.config.hidden
+    options = dict(bottleneck_blocks=ours.config.bottleneck_blocks, num_vq_embeddings=max(ours.config.codebook_size, 1))
+    theirs = paella.PaellaVQModel(embed_dim=coarse, latent_channels=ours.config.latent_channels, **options)
+    if fine != coarse // 2:
+        theirs.in_block[1] = torch.nn.Conv2d(12, fine, 1)
+        theirs.down_blocks[0] = paella.MixingResidualBlock(fine, 4 * fine)
+        theirs.down_blocks[1] = torch.nn.Conv2d(fine, coarse, 4, stride=2, padding=1)
+        theirs.up_blocks[-2] = torch.nn.ConvTranspose2d(coarse, fine, 4, stride=2, padding=1)
+        theirs.up_blocks[-1] = paella.MixingResidualBlock(fine, 4 * fine)
+        theirs.out_block[0] = torch.nn.Conv2d(fine, 12, 1)
+    state = {k.replace("vquantizer.codebook", "vquantizer.embedding"): v for k, v in ours.state_dict().items()}
+    if not ours.config.codebook_size:
+        state["vquantizer.embedding.weight"] = theirs.vquantizer.embedding.weight
+    theirs.load_state_dict(state)  # strict: all keys, both ways
+    return theirs.eval()
+
+
+@pytest.mark.parametrize("size", [(32, 48), (64, 64)])
+@pytest.mark.parametrize("fine, codebook", [(10, 32), (6, 0)])
+def test_stage_a_equals_diffusers(size, fine, codebook):
+    ours = StageA(StageAConfig(hidden=(fine, 20), bottleneck_blocks=3, codebook_size=codebook)).eval()
     randomise(ours, 0)
-    theirs.load_state_dict({k.replace("vquantizer.codebook", "vquantizer.embedding"): v for k, v in ours.state_dict().items()})
-    g = torch.Generator().manual_seed(1)
-    image = torch.rand(2, 3, *size, generator=g)
+    theirs = diffusers_stage_a(ours)
+    image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         latent = ours.encode(image)
         expected = theirs.encode(image).latents / 0.43  # diffusers leaves the scale to its caller

@@ -1,0 +1,141 @@
+"""Measure pictures: a model, its ablation and the downscale rival, over a folder or tar, on AWGN.
+
+    python benchmarks/quality.py DATA --snr 1 10 20 --draws 3 --crop 512 --out benchmarks/results/kodak.json
+
+Every system sends the same complex channel uses. Rows (one a system, picture, SNR and draw) are the result; tables are
+computed from them by benchmarks/tables.py. LPIPS weights: see `semcast.lpips`.
+"""
+
+import argparse
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from semcast.baselines import downscale_and_send
+from semcast.cascade.checkpoint import write_text
+from semcast.channel import awgn
+from semcast.data import Photos
+from semcast.images import round_8bit, to_tensor
+from semcast.link import Link, stream
+from semcast.lpips import load_lpips
+from semcast.metrics import measure
+from semcast.models import load_model
+from semcast.receiver import receive
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("data", type=Path, nargs="+", help="folders, tar files or pictures")
+    p.add_argument("--snr", type=float, nargs="+", default=[-5, 0, 1, 5, 10, 15, 20])
+    p.add_argument("--vgg-snr", type=float, nargs="+", help="measure LPIPS-VGG at these only, default: all")
+    p.add_argument("--draws", type=int, default=3)
+    p.add_argument("--crop", type=int, help="centre crop to a square of this side, default: whole pictures")
+    p.add_argument("--limit", type=int, help="only the first N pictures")
+    p.add_argument("--model", default="small")
+    p.add_argument("--ablation", help="a second model, reported as 'ablation'")
+    p.add_argument("--no-rival", action="store_true", help="leave the downscale rival out")
+    p.add_argument("--steps", type=int)
+    p.add_argument("--dtype", default="auto")
+    p.add_argument("--lpips", type=Path)
+    p.add_argument("--out", type=Path, required=True)
+    args = p.parse_args()
+
+    links = {"semcast": Link(load_model(args.model, dtype=args.dtype))}
+    if args.ablation:
+        links["ablation"] = Link(load_model(args.ablation, dtype=args.dtype))
+    lpips = {name: load_lpips(name, args.lpips) for name in ("alex", "vgg")}
+    photos = Photos(args.data)
+    rows, digest = [], hashlib.sha256()
+    for index in tqdm(range(min(len(photos), args.limit or len(photos))), unit="picture"):
+        pixels = photos.read(index)
+        digest.update(pixels.tobytes())
+        image = centre_crop(to_tensor(pixels), args.crop)
+        for snr_db in args.snr:
+            networks = lpips if not args.vgg_snr or snr_db in args.vgg_snr else {"alex": lpips["alex"]}
+            received = {name: transmit(link, image, snr_db, args.draws, args.steps) for name, link in links.items()}
+            if not args.no_rival:
+                uses = links["semcast"].send(image)[1].channel_uses
+                draws = [downscale_and_send(image, uses, snr_db, stream(draw, "channel")) for draw in range(args.draws)]
+                received["downscale"] = torch.cat(draws)
+            for system, images in received.items():
+                for draw in range(args.draws):
+                    quality = measure(image, round_8bit(images[draw : draw + 1]), networks)
+                    rows.append({"system": system, "image": photos.items[index][0], "snr_db": snr_db, "draw": draw, **quality})
+    model = links["semcast"].cascade.config
+    record = {
+        "schema": 1,
+        "command": "python benchmarks/quality.py " + " ".join(shown(a) for a in sys.argv[1:]),
+        "model": model.name,
+        "code_id": f"{links['semcast'].code_id:04x}",
+        "steps": args.steps or model.steps,
+        "dtype": str(links["semcast"].cascade.stage_b.clf[1].weight.dtype).removeprefix("torch."),
+        "crop": args.crop,
+        "data_sha256": digest.hexdigest(),
+        "commit": git("rev-parse", "HEAD"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cpu": cpu_name(), "threads": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__},
+        "rows": rows,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(args.out, one_row_a_line(record))
+    print(args.out)
+
+
+@torch.inference_mode()
+def transmit(link: Link, image: torch.Tensor, snr_db: float, draws: int, steps: int | None) -> torch.Tensor:
+    """One picture over `draws` channels, received as one batch: [draws, 3, H, W]. Draw d uses seed d."""
+    x, header = link.send(image)
+    channel = [stream(draw, "channel") for draw in range(draws)]
+    diffusion = [stream(draw, "receiver") for draw in range(draws)]
+    return receive(awgn(x.expand(draws, -1), snr_db, channel), header, header.gain, link.cascade, diffusion, steps)
+
+
+def centre_crop(image: torch.Tensor, side: int | None) -> torch.Tensor:
+    if side is None:
+        return image
+    height, width = image.shape[-2:]
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[..., top : top + side, left : left + side]
+
+
+def one_row_a_line(record: dict) -> str:
+    """JSON that a diff can be read in. NaN and infinity are refused."""
+    head = json.dumps({k: v for k, v in record.items() if k != "rows"}, indent=1, allow_nan=False)
+    rows = ",\n".join("  " + json.dumps(rounded(row), allow_nan=False) for row in record["rows"])
+    return head.removesuffix("\n}") + ',\n "rows": [\n' + rows + "\n ]\n}\n"
+
+
+def rounded(row: dict) -> dict:
+    return {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
+
+
+def shown(argument: str) -> str:
+    """A path outside the repository is named by its last part only."""
+    path = Path(argument)
+    return path.name if path.is_absolute() or ".." in path.parts else argument
+
+
+def cpu_name() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or None
+
+
+def git(*args: str) -> str | None:
+    try:
+        return subprocess.run(["git", *args], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+if __name__ == "__main__":
+    main()
