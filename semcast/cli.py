@@ -88,7 +88,7 @@ def build_parser() -> Parser:
     p.set_defaults(run=receive)
 
     p = commands.add_parser("train", help="train a model, or go on training one")
-    p.add_argument("preset", choices=("autoencoder", "joint", "fewstep"), help="which phase")
+    p.add_argument("--preset", choices=("autoencoder", "joint", "fewstep"), required=True, help="which phase")
     p.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH", help="folders, tar files or pictures")
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="run folder")
     p.add_argument("--init", default="new", metavar="MODEL", help="model to start from, by name or folder; default: a new `small`")
@@ -270,7 +270,7 @@ def train(args) -> None:
     photos = Photos(args.data)
     torch.manual_seed(config.seed)
     cascade = Cascade(small_config()) if args.init == "new" else models_module.load_model(args.init, dtype="float32")
-    command = f"semcast train {args.preset} --init {args.init} " + " ".join(f"--set {s}" for s in args.set)
+    command = f"semcast train --preset {args.preset} --init {args.init} " + " ".join(f"--set {s}" for s in args.set)
     lpips = load_lpips("vgg", args.lpips)
     print(train_model(cascade, photos, config, args.out, lpips, args.device, args.resume, command.strip()))
 
