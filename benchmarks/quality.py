@@ -22,10 +22,10 @@ from semcast.baselines import downscale_and_send
 from semcast.cascade.checkpoint import write_text
 from semcast.channel import awgn
 from semcast.data import Photos
-from semcast.images import round_8bit, to_tensor
+from semcast.images import to_tensor
 from semcast.link import Link, stream
 from semcast.lpips import load_lpips
-from semcast.metrics import measure
+from semcast.metrics import measure, reference_maps
 from semcast.models import load_model
 from semcast.receiver import receive
 
@@ -57,6 +57,7 @@ def main() -> None:
         pixels = photos.read(index)
         digest.update(pixels.tobytes())
         image = centre_crop(to_tensor(pixels), args.crop)
+        maps = reference_maps(image, lpips)
         for snr_db in args.snr:
             networks = lpips if not args.vgg_snr or snr_db in args.vgg_snr else {"alex": lpips["alex"]}
             received = {name: transmit(link, image, snr_db, args.draws, args.steps) for name, link in links.items()}
@@ -66,7 +67,7 @@ def main() -> None:
                 received["downscale"] = torch.cat(draws)
             for system, images in received.items():
                 for draw in range(args.draws):
-                    quality = measure(image, round_8bit(images[draw : draw + 1]), networks)
+                    quality = measure(image, images[draw : draw + 1], networks, maps)
                     rows.append({"system": system, "image": photos.items[index][0], "snr_db": snr_db, "draw": draw, **quality})
     model = links["semcast"].cascade.config
     record = {

@@ -13,4 +13,9 @@ train() { # preset, model to start from, run folder, settings
   if [ -d "$out/last" ]; then resume=(--resume); fi
   semcast train --preset "$preset" --init "$init" --out "$out" --data "$DATA"/*.tar --lpips "$LPIPS" "${settings[@]}" "${resume[@]}"
 }
-STEPS
+# Stage A; then encoder and Stage B: layout and colour on small crops, then perceptual loss and channel noise; then few steps.
+train autoencoder new "$OUT/a" steps=1300 crop=128 window=96 lpips_weight=0.5
+train joint "$OUT/a/model" "$OUT/j1" steps=1400 crop=128 window=0 warmup=50 lr_end=0.5 batch_norm_until=1 from_noise=0.85 channel_noise=false
+train joint "$OUT/j1/model" "$OUT/j2" steps=1700 window=96 lr=0.0007 warmup=50 latent_weight=0.2
+train fewstep "$OUT/j2/model" "$OUT/f" steps=450 window=96 latent_weight=0.2 warmup=20
+echo "$OUT/f/model"

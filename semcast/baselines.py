@@ -41,7 +41,7 @@ def grid(height: int, width: int, pixels: int) -> tuple[int, int]:
     """The largest h x w <= pixels of about the picture's shape: 27 x 28 for 512 x 512 and 768 pixels."""
     best = (1, 1)
     for h in range(1, pixels + 1):
-        w = min(pixels // h, width)
+        w = min(pixels // h, width, max(1, int(h * width / height * 1.1)))
         stretch = abs(math.log(w / h * height / width))
         if stretch < 0.1 and h <= height and h * w > best[0] * best[1]:
             best = (h, w)

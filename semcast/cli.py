@@ -131,7 +131,7 @@ def number(kind, low, high):
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' if kind is int else ''}number") from None
         if not low <= value <= high:  # refuses NaN too
             raise argparse.ArgumentTypeError(f"{text} must lie between {low} and {high}")
         return value
@@ -157,7 +157,7 @@ def demo(args) -> None:
 def run(args) -> None:
     from . import images, metrics
     from .lpips import load_lpips
-    from .transmitter import SIDE_BITS
+    from .transmitter import SIDE_BITS, check_sides
 
     no_options(args)
     stems = [path.stem for path in args.images]
@@ -165,6 +165,10 @@ def run(args) -> None:
         raise InputError(f"two pictures would be written to {args.out / twice[0]}.png; run them with different --out")
     if args.seed + len(stems) - 1 > SEED_MAX:
         raise InputError(f"seed {args.seed} + {len(stems) - 1} is above {SEED_MAX}")
+    for path in args.images:  # before minutes of work, not after
+        check_sides(*images.read_image(path).shape[-2:])
+        if (args.out / f"{path.stem}.png").resolve() == path.resolve():
+            raise InputError(f"{path} would be overwritten by what is received of it; choose another --out")
     link = load_link(args)
     folder = make_folder(args.out)
     lpips = {}
@@ -225,6 +229,7 @@ def channel(args) -> None:
     no_options(args)
     simulate = find_channel(args.channel)
     header, signal = frame.read_frame(args.frame)
+    check_folder(args.output)
     if isinstance(signal, Received):
         raise InputError(f"{args.frame} has been through a channel already; start from the frame that was sent")
     frame.write_frame(args.output, header, simulate(signal, args.snr, [stream(args.seed, "channel")]))

@@ -65,6 +65,8 @@ def read_frame(path: Path) -> tuple[Header, Tensor | Received]:
         size_bytes = path.stat().st_size
         if size_bytes > MAX_BYTES:
             raise InputError(f"{path} has {size_bytes} bytes; no frame is larger than {MAX_BYTES}")
+        if not path.is_file():  # a device or a pipe may never end
+            raise InputError(f"{path} is {'a folder' if path.is_dir() else 'not a file'}; name a frame")
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None

@@ -1,5 +1,6 @@
 """Pictures in and out: any common file becomes 8-bit sRGB [1, 3, H, W] in [0, 1]; results are written whole or not at all."""
 
+import contextlib
 import io
 import os
 import tempfile
@@ -14,6 +15,7 @@ from torch import Tensor
 from .errors import InputError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".avif"}
+FORMATS = {"PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF", "AVIF", "JPEG2000"}  # not EPS: it is a program
 MAX_FILE_BYTES = 256 << 20
 MAX_PIXELS = 64 << 20  # refused before anything is decoded
 
@@ -30,8 +32,8 @@ def read_image(path: str | Path) -> Tensor:
         size_bytes = path.stat().st_size
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name a picture")
+    if not path.is_file():  # a device or a pipe may never end
+        raise InputError(f"{path} is {'a folder' if path.is_dir() else 'not a file'}; name a picture")
     if size_bytes > MAX_FILE_BYTES:
         raise InputError(f"{path} has {size_bytes} bytes; the limit for a picture is {MAX_FILE_BYTES}")
     try:
@@ -50,13 +52,31 @@ def decode(file: io.BytesIO, name: str) -> np.ndarray:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise InputError(f"{name} is {width}x{height} pixels; more than {MAX_PIXELS} are not decoded")
-                image.load()
+                if image.format not in FORMATS:
+                    raise InputError(f"{name} is {image.format}, which is not read; convert it to PNG")
+                with silenced() if image.format == "TIFF" else contextlib.nullcontext():
+                    image.load()
                 return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
         except InputError:
             raise
+        except Image.DecompressionBombError:
+            raise InputError(f"{name} is far too large; more than {MAX_PIXELS} pixels are not decoded") from None
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, MemoryError ...
             reason = "not a picture that can be read" if type(error).__name__ == "UnidentifiedImageError" else f"damaged ({error})"
             raise InputError(f"{name}: {reason}") from None
+
+
+@contextlib.contextmanager
+def silenced():
+    """libtiff writes its own lines to stderr, past Python; the error is raised as well, so one of them is enough."""
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -103,10 +123,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write beside `path`, then rename: a full disk or an interrupt leaves no half file.
 
     Raises:
-        InputError: the folder is missing or not writable, or the disk is full.
+        InputError: the folder is missing or not writable, `path` is no ordinary file, or the disk is full.
     """
     path, partial = Path(path), None
     try:
+        if path.exists() and not path.is_file():  # a rename would replace even /dev/null
+            raise InputError(f"cannot write {path}: it is {'a folder' if path.is_dir() else 'not a file'}")
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             partial = file.name
             file.write(data)

@@ -69,9 +69,9 @@ def load_model(name_or_folder: str | Path = "small", device: str = "cpu", dtype:
 
 def check_device(device: str) -> None:
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # "meta" holds no values
     except Exception as error:  # torch raises RuntimeError, AssertionError, NotImplementedError ...
-        raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+        raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0].split('. ')[0]}") from None
 
 
 def pick_dtype(dtype: str, device: str) -> torch.dtype:

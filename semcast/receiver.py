@@ -49,4 +49,5 @@ def condition(received: Received, gain: Tensor | float, shape: tuple[int, int, i
     power = h.abs().square()
     total = (power + noise_var).clamp_min(1e-12)
     estimate = h.conj() * y / (total if noise_aware else power.clamp_min(1e-12))
-    return demodulate(estimate, torch.as_tensor(gain, device=y.device), shape), (noise_var / total).mean(dim=1)
+    level = torch.where(noise_var.isinf(), 1.0, noise_var / total)  # an erased symbol has infinite noise
+    return demodulate(estimate, torch.as_tensor(gain, device=y.device), shape), level.mean(dim=1)

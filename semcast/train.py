@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from .cascade.checkpoint import load_tensors, save_model, save_tensors, write_text
+from .cascade.checkpoint import fingerprint, load_tensors, save_model, save_tensors, write_text
 from .cascade.diffusion import add_noise, draw_noise, sample
 from .cascade.model import Cascade
 from .channel import awgn
@@ -61,10 +61,11 @@ class TrainConfig:
     batch_norm_until: float = 0.7  # share of the steps with batch statistics in the encoder
     condition_drop: float = 0.0  # share of pictures whose condition is zeroed, after the noise
     from_noise: float = 0.7  # share of pictures at t = 1; the others at uniform t
-    latent_weight: float = 1.0  # L1 between latents
+    latent_weight: float = 1.0  # L1 between latents, summed over five scales
     pixel_weight: float = 1.0  # L1 between decoded windows
     lpips_weight: float = 1.0  # LPIPS-VGG between decoded windows
     window: int = 128  # pixels of the decoded window; 0: no decoding
+    thumbnail_weight: float = 0.0  # L1 + LPIPS-VGG of the whole picture at a quarter of its side
     latent_noise: float = 0.1  # autoencoder: noise on the latent, by its deviation
     save_every: int = 200
     sample_every: int = 500
@@ -101,7 +102,7 @@ def joint_loss(cascade: Cascade, images: Tensor, g: torch.Generator, config: Tra
     t = torch.where(torch.rand(len(images), generator=g) < config.from_noise, torch.ones(()), t).to(images.device)
     x = add_noise(target, t, torch.randn(target.shape, generator=g).to(target))
     x0, _ = cascade.denoise(x, t, code, level)
-    return {"latent": F.l1_loss(x0, target)} | pixel_losses(cascade, x0, images, g, config, lpips)
+    return latent_losses(x0, target, images, config, lpips) | pixel_losses(cascade, x0, images, g, config, lpips)
 
 
 def fewstep_loss(cascade: Cascade, images: Tensor, g: torch.Generator, config: TrainConfig, lpips: LPIPS) -> dict[str, Tensor]:
@@ -114,7 +115,34 @@ def fewstep_loss(cascade: Cascade, images: Tensor, g: torch.Generator, config: T
         generators = [step_generator(int(s), 0, 0) for s in torch.randint(1 << 30, (len(images),), generator=g)]
         x, t = sample(lambda x, t: cascade.denoise(x, t, code, level), draw_noise(target, generators), steps, generators, stop=done)
     x0, _ = cascade.denoise(x, t, code, level)
-    return {"latent": F.l1_loss(x0, target)} | pixel_losses(cascade, x0, images, g, config, lpips)
+    return latent_losses(x0, target, images, config, lpips) | pixel_losses(cascade, x0, images, g, config, lpips)
+
+
+def latent_losses(x0: Tensor, target: Tensor, images: Tensor, config: TrainConfig, lpips: LPIPS) -> dict[str, Tensor]:
+    """L1 between latents, at full size and averaged over blocks of 2, 4, 8 and 16: colours and layout weigh most.
+
+    At full size alone an encoder learns nothing for hundreds of steps: most of a latent is detail no code can carry.
+    """
+    difference = x0 - target
+    sizes = [size for size in (1, 2, 4, 8, 16) if size <= min(difference.shape[-2:])]
+    losses = {"latent": sum(F.avg_pool2d(difference, size).abs().mean() for size in sizes)}
+    if config.thumbnail_weight:
+        losses["thumbnail"] = thumbnail_loss(x0, target, images, lpips)
+    return losses
+
+
+def thumbnail_loss(x0: Tensor, target: Tensor, images: Tensor, lpips: LPIPS) -> Tensor:
+    """L1 + LPIPS-VGG at a quarter of the side, where a latent is almost a picture: no decoder runs, the whole crop is seen.
+
+    The linear map from latent to colour is the least-squares fit of this batch's own true latents to its pictures.
+    """
+    with torch.no_grad(), torch.autocast(target.device.type, enabled=False):
+        truth = F.avg_pool2d(images, 4)
+        latents = F.pad(target.movedim(1, -1).reshape(-1, target.shape[1]), (0, 1), value=1.0)  # [N, 5]
+        fit = torch.linalg.solve(latents.T @ latents, latents.T @ truth.movedim(1, -1).reshape(-1, 3))  # [5, 3]
+        maps = lpips.maps(truth)
+    seen = torch.einsum("bchw,cd->bdhw", x0.float(), fit[:-1]) + fit[-1][:, None, None]
+    return F.l1_loss(seen, truth) + lpips.distance(lpips.maps(seen), maps).mean()
 
 
 def noisy_condition(cascade: Cascade, images: Tensor, g: torch.Generator, config: TrainConfig) -> tuple[Tensor, Tensor]:
@@ -179,6 +207,8 @@ def train(
         InputError: the folder already holds a run and `resume` is False, or the loss is not finite.
     """
     folder, last = Path(folder), Path(folder) / "last"
+    if not last.exists() and last.with_name("last.old").exists():  # interrupted between the two renames of `_save`
+        last.with_name("last.old").rename(last)
     if last.exists() and not resume:
         raise InputError(f"{folder} already holds a run; continue it with --resume or choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,13 +220,16 @@ def train(
         parameters |= {f"{name}.{k}": p for k, p in network.named_parameters()}
     for module in cascade.encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.02  # batches are small; a longer memory gives steadier statistics
+            module.momentum = 0.05  # batches are small; a longer memory gives steadier statistics
     lpips.to(device)
     optimiser = torch.optim.AdamW(parameters.values(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True)
     ema = {k: v.detach().clone() for k, v in cascade.state_dict().items() if k.split(".")[0] in learning}
+    frozen = {name: fingerprint(network) for name, network in cascade.named_children() if name not in learning}
     start = 0
     if resume and last.exists():
-        start = _load(last, cascade, parameters, optimiser, ema, config)
+        start = _load(last, cascade, parameters, optimiser, ema, config, frozen)
+        rows = (folder / "log.jsonl").read_text().splitlines(keepends=True)
+        write_text(folder / "log.jsonl", "".join(row for row in rows if json.loads(row)["step"] < start))
     run = {"config": asdict(config), "model": asdict(cascade.config), "command": command, "pictures": len(photos)}
     write_text(folder / "config.json", json.dumps(run, indent=1) + "\n")
     if config.compile:
@@ -205,6 +238,7 @@ def train(
     preview = photos.crops(256, 4, step_generator(config.seed, 0, 9))
     batches = Prefetcher(lambda step: photos.crops(config.crop, config.batch, step_generator(config.seed, step, 0)))
     weights = {"latent": config.latent_weight, "pixel": config.pixel_weight, "lpips": config.lpips_weight}
+    weights["thumbnail"] = config.thumbnail_weight
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, disable=not progress, desc=config.phase)
     try:
         with open(folder / "log.jsonl", "a") as log:
@@ -216,6 +250,7 @@ def train(
                 for name in learning:
                     getattr(cascade, name).train()
                 cascade.encoder.train("encoder" in learning and step < config.batch_norm_until * config.steps)
+                torch.manual_seed(step_generator(config.seed, step, 3).initial_seed())  # dropout knows no other generator
                 images = batches(step).to(device)
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.bf16):
                     losses = loss_function(cascade, images, step_generator(config.seed, step, 1), config, lpips)
@@ -235,7 +270,7 @@ def train(
                 bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
                 done = step + 1
                 if done % config.save_every == 0 or done == config.steps:
-                    _save(last, cascade, optimiser, parameters, ema, config, done)
+                    _save(last, cascade, optimiser, parameters, ema, config, frozen, done)
                 if done % config.sample_every == 0 or done == config.steps:
                     write_preview(with_weights(cascade, ema), preview.to(device), folder / "samples" / f"{done:06d}.png", config.phase)
     finally:
@@ -300,7 +335,7 @@ def write_preview(cascade: Cascade, images: Tensor, path: Path, phase: str) -> N
     write_png(path, np.concatenate([np.concatenate([to_pixels(i[None]) for i in row], axis=1) for row in rows], axis=0))
 
 
-def _save(last: Path, cascade, optimiser, parameters, ema, config, done: int) -> None:
+def _save(last: Path, cascade, optimiser, parameters, ema, config, frozen, done: int) -> None:
     """Write a new folder, then swap: an interrupt leaves the old checkpoint or the new one, never half of each."""
     partial = last.with_name("last.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -311,7 +346,7 @@ def _save(last: Path, cascade, optimiser, parameters, ema, config, done: int) ->
     save_tensors({k: v.clone() for k, v in cascade.state_dict().items() if k in ema}, partial / "network.safetensors")
     save_tensors(ema, partial / "ema.safetensors")
     save_tensors(moments, partial / "optimiser.safetensors")
-    write_text(partial / "state.json", json.dumps({"step": done, "config": asdict(config)}) + "\n")
+    write_text(partial / "state.json", json.dumps({"step": done, "config": asdict(config), "frozen": frozen}) + "\n")
     old = last.with_name("last.old")
     shutil.rmtree(old, ignore_errors=True)
     if last.exists():
@@ -320,11 +355,13 @@ def _save(last: Path, cascade, optimiser, parameters, ema, config, done: int) ->
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _load(last: Path, cascade, parameters, optimiser, ema, config) -> int:
+def _load(last: Path, cascade, parameters, optimiser, ema, config, frozen) -> int:
     state = json.loads((last / "state.json").read_text())
     if state["config"] != json.loads(json.dumps(asdict(config))):
         changed = [k for k, v in asdict(config).items() if state["config"].get(k) != v]
         raise InputError(f"{last.parent} was run with other settings ({', '.join(changed)}); resume with the same ones")
+    if changed := [name for name, value in frozen.items() if state["frozen"].get(name) != value]:
+        raise InputError(f"{last.parent} was run with another {' and '.join(changed)}; resume with the same --init")
     cascade.load_state_dict(load_tensors(last / "network.safetensors"), strict=False)
     for key, value in load_tensors(last / "ema.safetensors").items():
         ema[key].copy_(value)

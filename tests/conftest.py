@@ -33,7 +33,9 @@ def tiny_cascade(seed: int = 0, **changes) -> Cascade:
     """Random weights everywhere, so that no zero initialisation hides a path."""
     torch.manual_seed(seed)
     cascade = Cascade(tiny_config(**changes))
-    torch.nn.init.normal_(cascade.stage_b.clf[1].weight, std=0.3)
+    for p in cascade.parameters():
+        if not p.any():
+            torch.nn.init.normal_(p, std=0.3 if p.ndim > 1 else 0.1)
     return cascade.eval().requires_grad_(False)
 
 

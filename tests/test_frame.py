@@ -1,0 +1,249 @@
+"""Frame files: the layout written out a second time by hand, exact round trips, and hostile bytes."""
+
+import math
+import os
+import struct
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from semcast.channel import Received
+from semcast.errors import InputError
+from semcast.frame import MAX_BYTES, noiseless, parse, read_frame, write_frame
+from semcast.transmitter import HEADER_BITS, Header
+
+LAYOUT = {  # field: offset, struct code; little-endian, byte 13 is padding
+    "magic": (0, "4s"),
+    "version": (4, "B"),
+    "kind": (5, "B"),
+    "code_id": (6, "H"),
+    "height": (8, "H"),
+    "width": (10, "H"),
+    "factor": (12, "B"),
+    "gain": (14, "e"),
+    "seed": (16, "I"),
+    "k": (20, "I"),
+    "h_count": (24, "I"),
+    "noise_count": (28, "I"),
+    "payload_crc": (32, "I"),
+    "header_crc": (36, "I"),
+}
+START = 40
+HEADER = Header(code_id=0xBEEF, height=100, width=190, factor=0.75, gain=1.25, seed=2**32 - 1)
+K = 16 * (96 // 32) * (144 // 32) // 2  # padded 128x192, shrunk to 96x144, 16 real values a stride-32 pixel
+
+
+def sent(k: int = K) -> torch.Tensor:
+    """x [1, k] of exactly unit power per symbol."""
+    phase = torch.rand(1, k, generator=torch.Generator().manual_seed(0)) * 2 * math.pi
+    return torch.polar(torch.ones(1, k), phase)
+
+
+def received(count: int) -> Received:
+    """h and noise_var with one value, or one a symbol."""
+    g = torch.Generator().manual_seed(1)
+    h = torch.complex(torch.randn(1, count, generator=g), torch.randn(1, count, generator=g))
+    return Received(3 * sent(), h, torch.rand(1, count, generator=g))
+
+
+SIGNALS = {"sent": sent(), "received": received(1), "faded": received(K)}
+
+
+@pytest.fixture(params=SIGNALS)
+def frame(request, tmp_path) -> bytes:
+    """The bytes of a valid frame of each kind."""
+    write_frame(tmp_path / "valid.sem", HEADER, SIGNALS[request.param])
+    return (tmp_path / "valid.sem").read_bytes()
+
+
+def fields(data: bytes) -> dict:
+    return {name: struct.unpack_from("<" + code, data, offset)[0] for name, (offset, code) in LAYOUT.items()}
+
+
+def edited(data: bytes, payload: bytes | None = None, **changes) -> bytes:
+    """The frame with other field values or another payload, and both checksums made right again."""
+    data = bytearray(data[:START] + (data[START:] if payload is None else payload))
+    changes = {"payload_crc": zlib.crc32(data[START:])} | changes
+    for name, value in changes.items():
+        offset, code = LAYOUT[name]
+        struct.pack_into("<" + code, data, offset, value)
+    struct.pack_into("<I", data, LAYOUT["header_crc"][0], zlib.crc32(data[: LAYOUT["header_crc"][0]]))
+    return bytes(data)
+
+
+def with_sample(data: bytes, index: int, value: float) -> bytes:
+    """The frame with float32 number `index` of its payload replaced."""
+    payload = np.frombuffer(data[START:], "<f4").copy()
+    payload[index] = value
+    return edited(data, payload.tobytes())
+
+
+def refusal(data: bytes) -> str | None:
+    """What `parse` says against the bytes, or None when it accepts them. Any other exception fails the test."""
+    tracemalloc.start()
+    try:
+        parse(data, "x.sem")
+        return None
+    except InputError as error:
+        assert str(error).startswith("x.sem ") and len(str(error).splitlines()) == 1
+        return str(error)
+    finally:
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak_bytes < MAX_BYTES
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_what_is_written_is_read_back_bit_by_bit(name, tmp_path):
+    write_frame(tmp_path / "x.sem", HEADER, SIGNALS[name])
+    header, signal = read_frame(tmp_path / "x.sem")
+    assert header == HEADER and isinstance(signal, Received) == (name != "sent")
+    pairs = zip(signal, SIGNALS[name]) if isinstance(signal, Received) else [(signal, SIGNALS[name])]
+    for ours, theirs in pairs:
+        assert ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+    write_frame(tmp_path / "again.sem", header, signal)
+    assert (tmp_path / "again.sem").read_bytes() == (tmp_path / "x.sem").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["again.sem", "x.sem"]
+
+
+@pytest.mark.parametrize("name, kind, counts", [("sent", 0, (0, 0)), ("received", 1, (1, 1)), ("faded", 1, (K, K))])
+def test_layout_is_the_documented_one(name, kind, counts, tmp_path):
+    write_frame(tmp_path / "x.sem", HEADER, SIGNALS[name])
+    data = (tmp_path / "x.sem").read_bytes()
+    assert (
+        fields(data)
+        == {
+            "magic": b"SEMC",
+            "version": 1,
+            "kind": kind,
+            "code_id": 0xBEEF,
+            "height": 100,
+            "width": 190,
+            "factor": 96,  # 0.75 in 1/128
+            "gain": 1.25,
+            "seed": 2**32 - 1,
+            "k": K,
+            "h_count": counts[0],
+            "noise_count": counts[1],
+            "payload_crc": zlib.crc32(data[START:]),
+            "header_crc": zlib.crc32(data[: START - 4]),
+        }
+    )
+    assert data[13] == 0 and len(data) == START + 8 * K + 8 * counts[0] + 4 * counts[1]
+    y, h, noise_var = SIGNALS[name] if kind else (SIGNALS[name], torch.empty(1, 0), torch.empty(1, 0))
+    numbers = [part for z in y[0].tolist() + h[0].tolist() for part in (z.real, z.imag)] + noise_var[0].tolist()
+    assert data[START:] == struct.pack(f"<{len(numbers)}f", *numbers)
+
+
+def test_counted_side_information_has_the_widths_of_the_file():
+    """`side_bits` may leave out only what the receiver knows: the magic, the kind, and what follows from the rest."""
+    widths = {name: 8 * struct.calcsize(code) for name, (_, code) in LAYOUT.items()}
+    assert {name: widths[name] for name in HEADER_BITS} == HEADER_BITS
+    assert widths.keys() - HEADER_BITS.keys() == {"magic", "kind", "k", "h_count", "noise_count", "payload_crc"}
+
+
+def test_largest_frame_is_the_largest_picture_with_a_gain_for_every_symbol(tmp_path):
+    header = Header(1, 2048, 2048, 1.0, 1.0, 0)
+    x = sent(16 * 64 * 64 // 2)
+    write_frame(tmp_path / "x.sem", header, Received(x, x, x.abs()))
+    assert os.path.getsize(tmp_path / "x.sem") == MAX_BYTES and read_frame(tmp_path / "x.sem")[0] == header
+
+
+def test_a_frame_that_met_no_channel_is_received_without_noise():
+    y, h, noise_var = noiseless(sent())
+    assert torch.equal(y, sent()) and h.tolist() == [[1]] and noise_var.tolist() == [[0]]
+
+
+IMPOSSIBLE = [  # field, what the message blames, values
+    ("kind", "kind", (2, 255)),
+    ("height", "height", (0, 63, 2049, 65535)),
+    ("width", "width", (0, 63, 2049, 65535)),
+    ("factor", "factor", (0, 63, 129, 255)),
+    ("gain", "gain", (0.0, -1.0, math.nan, math.inf)),
+    ("height", "symbols", (300,)),  # possible, but not with this many symbols
+    ("width", "symbols", (500,)),
+    ("factor", "symbols", (128,)),
+    ("k", "symbols", (0, 1, K - 1, 2**31, 2**32 - 1)),
+    ("h_count", "h_count", (2, K - 1, 2**32 - 1)),
+    ("noise_count", "noise_count", (2, K - 1, 2**32 - 1)),
+]
+
+
+@pytest.mark.parametrize("name, blamed, value", [(name, blamed, v) for name, blamed, values in IMPOSSIBLE for v in values])
+def test_impossible_field_is_refused_by_name_even_with_right_checksums(name, blamed, value, frame):
+    message = refusal(edited(frame, **{name: value}))
+    assert message.startswith("x.sem has an impossible header: ") and f"{blamed} = " in message
+
+
+def test_version_is_checked_before_anything_a_version_may_change(frame):
+    assert refusal(edited(frame, version=2) + b"more") == "x.sem is a frame of version 2; this semcast reads version 1"
+
+
+def test_impossible_samples_are_refused_even_with_right_checksums(frame):
+    for index in (0, 1, 2 * K - 1, -1):  # real and imaginary parts of y, then the last float of all
+        for value in (math.nan, math.inf, -math.inf):
+            assert refusal(with_sample(frame, index, value)) == "x.sem holds NaN or infinite samples"
+    if fields(frame)["kind"]:
+        assert refusal(with_sample(frame, -1, -1e-9)) == "x.sem holds a negative noise variance"
+    else:
+        assert refusal(with_sample(frame, 0, 3e38)) == "x.sem was not sent with unit power (mean |x|^2 = inf)"
+        assert refusal(edited(frame, bytes(8 * K))) == "x.sem was not sent with unit power (mean |x|^2 = 0)"
+
+
+def test_wrong_length_is_refused(frame):
+    assert refusal(edited(frame, frame[START:] + b"more")).endswith("it is truncated or has something appended")
+    for size_bytes in [*range(START + 1), *range(START, len(frame), 37), len(frame) - 1]:
+        assert ("truncated" if size_bytes >= 4 else "not a semcast frame") in refusal(frame[:size_bytes])
+
+
+def test_random_damage_is_always_refused(frame):
+    """Checksums stay as they were: only a frame equal to the original may pass."""
+    rng = np.random.default_rng(0)
+    for i in range(120):
+        data, at = bytearray(frame), int(rng.integers(len(frame)))
+        noise = rng.bytes(int(rng.integers(1, 50)))
+        if i % 5 == 0:
+            for bit in rng.integers(8 * len(frame), size=int(rng.integers(1, 4))):
+                data[bit // 8] ^= 1 << (bit % 8)
+        elif i % 5 == 1:
+            data[at:at] = noise
+        elif i % 5 == 2:
+            data[at : at + len(noise)] = noise
+        elif i % 5 == 3:
+            data[at:at] = data[at : at + len(noise)]  # a chunk twice
+        else:
+            del data[at : at + len(noise)]
+        assert (refusal(bytes(data)) is None) == (bytes(data) == frame)
+
+
+def test_random_headers_with_right_checksums_are_refused_or_mean_what_they_say(frame):
+    rng, accepted = np.random.default_rng(1), 0
+    for _ in range(120):
+        data = bytearray(frame)
+        for at in rng.integers(5, START - 8, size=int(rng.integers(1, 4))):
+            data[at] = rng.integers(256)
+        data = edited(bytes(data))
+        if refusal(data) is None:
+            accepted += 1
+            header, _ = parse(data, "x.sem")
+            assert header.channel_uses == fields(data)["k"] and header.gain > 0
+    assert 0 < accepted < 120
+
+
+def test_oversized_file_is_refused_unread(tmp_path):
+    with open(tmp_path / "x.sem", "wb") as file:
+        file.truncate(1 << 30)  # sparse
+    tracemalloc.start()
+    with pytest.raises(InputError, match=rf"x\.sem has {1 << 30} bytes; no frame is larger than {MAX_BYTES}$"):
+        read_frame(tmp_path / "x.sem")
+    assert tracemalloc.get_traced_memory()[1] < MAX_BYTES
+    tracemalloc.stop()
+
+
+def test_a_device_is_refused_unread():
+    with pytest.raises(InputError, match="^/dev/null is not a file; name a frame$"):
+        read_frame(Path("/dev/null"))

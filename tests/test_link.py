@@ -1,0 +1,233 @@
+"""The link from end to end: symbols, sizes, side information, the equaliser, and one result whichever way it is run."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import photo, tiny_cascade
+from PIL import Image
+
+from semcast import Link, load_model, read_image
+from semcast.cascade.checkpoint import save_model
+from semcast.channel import Received, awgn
+from semcast.images import to_pixels, to_tensor
+from semcast.receiver import condition, receive
+from semcast.transmitter import HEADER_BITS, SIDE_BITS, Header, demodulate, modulate
+
+ROW_KEYS = """image width height channel_uses bandwidth_ratio side_bits channel snr_db seed
+    psnr_db ssim ms_ssim lpips lpips_vgg encode_ms decode_ms""".split()
+
+
+def seeded(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def normal(*shape: int, seed: int = 0, dtype=torch.float32) -> torch.Tensor:
+    return torch.randn(shape, generator=seeded(seed)[0], dtype=dtype)
+
+
+def header(height: int, width: int, factor: float = 0.75) -> Header:
+    return Header(0, height, width, factor, 1.0, 0)
+
+
+def symbols(code: torch.Tensor) -> torch.Tensor:
+    """The code [B, 16, hz, wz] as complex symbols [B, k]."""
+    return torch.complex(*code.flatten(1).chunk(2, dim=1))
+
+
+def pixels(path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """Folder with an upright and a lying picture of odd sides; no LPIPS weights in reach."""
+    monkeypatch.delenv("SEMCAST_LPIPS", raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    Image.fromarray(photo(201, 130, seed=1)).save(tmp_path / "upright.png")
+    Image.fromarray(photo(131, 200, seed=2)).save(tmp_path / "lying.png")
+    return tmp_path
+
+
+def test_modulate_gives_each_image_unit_power_and_demodulate_undoes_it():
+    z = normal(4, 16, 3, 5) * torch.tensor([1e-2, 1.0, 3.0, 50.0])[:, None, None, None] + 0.5
+    x, gain = modulate(z)
+    assert x.shape == (4, 120) and x.dtype == torch.complex64 and gain.shape == (4, 1)
+    assert torch.allclose(x.abs().square().mean(dim=1), torch.ones(4), atol=1e-5)
+    assert torch.allclose(demodulate(x, gain, (16, 3, 5)), z, rtol=1e-5, atol=0)
+    assert torch.equal(modulate(z[2:3])[0], x[2:3])  # power is per image, never per batch
+    flat = z.flatten(1) * gain
+    assert torch.equal(x.real, flat[:, :120]) and torch.equal(x.imag, flat[:, 120:])  # first half real, second imaginary
+
+
+@pytest.mark.parametrize(
+    "width, height, factor, uses",
+    [  # counted by hand: 16 values for each 32 x 32 pixels of the shrunk padded picture, two to a symbol
+        (512, 512, 0.75, 1152),  # 12 x 12
+        (1024, 1024, 0.75, 4608),  # 24 x 24
+        (1024, 1024, 1.0, 8192),  # 32 x 32
+        (1024, 1024, 0.5, 2048),  # 16 x 16
+        (2048, 1024, 0.75, 9216),  # 48 x 24
+        (2048, 2048, 1.0, 32768),  # 64 x 64
+        (64, 64, 0.75, 8),  # 48 -> 32: 1 x 1
+        (64, 64, 1.0, 32),  # 2 x 2
+        (65, 64, 0.75, 24),  # 128 x 64 -> 96 x 32: 3 x 1
+        (480, 360, 0.75, 864),  # 512 x 384 -> 384 x 288: 12 x 9
+        (201, 130, 0.75, 192),  # 256 x 192 -> 192 x 144, so 128: 6 x 4
+        (512, 512, 0.6, 648),  # 307, so 288: 9 x 9
+    ],
+)
+def test_channel_uses(width, height, factor, uses):
+    assert header(height, width, factor).channel_uses == uses
+    assert header(width, height, factor).channel_uses == uses
+    channels, hz, wz = header(height, width, factor).code_shape
+    assert channels == 16 and 16 * hz * wz / 2 == uses
+
+
+def test_bandwidth_ratio():
+    for sides in ((128, 128), (512, 512), (1024, 2048), (384, 640)):
+        assert header(*sides).bandwidth_ratio == 3 / 2048
+    assert header(360, 480).bandwidth_ratio == 1 / 600
+
+
+def test_side_bits_are_the_sum_of_their_table_and_few():
+    assert SIDE_BITS == sum(HEADER_BITS.values()) < 160
+    assert HEADER_BITS.keys() >= {"code_id", "height", "width", "factor", "gain", "seed"}  # all that `Header` carries
+
+
+@pytest.mark.parametrize("columns", [1, 120], ids=["h per image", "h per symbol"])
+def test_condition_without_noise_undoes_the_channel(columns):
+    z = normal(3, 16, 3, 5)
+    x, gain = modulate(z)
+    h = normal(3, columns, seed=1, dtype=torch.complex64) + 0.1
+    for noise_aware in (True, False):
+        code, level = condition(Received(h * x, h, torch.zeros(3, 1)), gain, (16, 3, 5), noise_aware)
+        # Dividing by |h|^2 magnifies float32 rounding, 1e-7, by no more than 1 / |h|.
+        assert (code - z).abs().max() < 1e-5 / h.abs().min()
+        assert torch.equal(level, torch.zeros(3))
+
+
+@pytest.mark.parametrize("columns", [1, 120], ids=["h per image", "h per symbol"])
+def test_equaliser_is_mmse_when_noise_aware_and_zero_forcing_when_blind(columns):
+    y, h = normal(2, 120, dtype=torch.complex64), normal(2, columns, seed=1, dtype=torch.complex64)
+    noise_var = torch.tensor([[0.1], [2.0]])
+    gain = torch.tensor([[0.5], [4.0]])
+    power = h.abs() ** 2
+    blind, level = condition(Received(y, h, noise_var), gain, (16, 3, 5), noise_aware=False)
+    aware, same = condition(Received(y, h, noise_var), gain, (16, 3, 5), noise_aware=True)
+    assert torch.allclose(symbols(blind), y / h / gain, rtol=1e-4)
+    assert torch.allclose(symbols(aware), y / h / gain * power / (power + noise_var), rtol=1e-4)
+    expected = (noise_var / (noise_var + power)).expand(2, columns).mean(dim=1)
+    assert torch.allclose(level, expected, rtol=1e-5) and torch.equal(level, same)
+
+
+def test_noise_level_goes_from_0_without_noise_to_1_without_signal():
+    y, h = normal(4, 8, dtype=torch.complex64), torch.ones(4, 1, dtype=torch.complex64)
+    noise_var = torch.tensor([[0.0], [1.0], [3.0], [math.inf]])
+    code, level = condition(Received(y, h, noise_var), 1.0, (16, 1, 1), noise_aware=True)
+    assert level.tolist() == [0.0, 0.5, 0.75, 1.0]
+    assert torch.equal(code[3], torch.zeros(16, 1, 1)) and code.isfinite().all()
+    erased = torch.tensor([0.0, math.inf]).repeat(4)[None]  # every other symbol is lost
+    code, level = condition(Received(y[:1], h[:1], erased), 1.0, (16, 1, 1), noise_aware=True)
+    assert level.tolist() == [0.5] and torch.equal(symbols(code), torch.where(erased == 0, y[:1], 0))
+
+
+def test_a_batch_of_eight_is_eight_single_receptions():
+    cascade, side = tiny_cascade(), header(130, 201)
+    x, gain = modulate(normal(8, *side.code_shape) * torch.linspace(0.5, 2, 8)[:, None, None, None])
+    received = awgn(x, torch.linspace(-5, 20, 8), seeded(*range(8)))
+    together = receive(received, side, gain, cascade, seeded(*range(10, 18)), steps=3)
+    assert together.shape == (8, 3, 130, 201)
+    for i in range(8):
+        row = slice(i, i + 1)
+        alone = receive(Received(*(part[row] for part in received)), side, gain[row], cascade, seeded(10 + i), steps=3)
+        assert (together[row] - alone).abs().max() < 1e-4
+    assert (together[0] - together[1]).abs().max() > 1e-2  # and the pictures do differ
+
+
+def test_the_noise_level_reaches_a_noise_aware_network_and_no_other():
+    x, code, t = normal(2, 4, 16, 16), normal(2, 16, 2, 2, seed=1), torch.tensor([1.0, 0.5])
+    for noise_aware in (True, False):
+        cascade = tiny_cascade(noise_aware=noise_aware)
+        quiet, loud = (cascade.denoise(x, t, code, torch.full((2,), level))[0] for level in (0.0, 0.5))
+        assert torch.equal(quiet, loud) != noise_aware
+
+
+def test_three_programs_equal_one_run_equal_the_python_api(cli, tiny_model, pictures):
+    model = ("--model", tiny_model)
+    for name in ("upright", "lying"):
+        sent, arrived, out = (pictures / f"{name}.{end}" for end in ("x.sem", "y.sem", "out.png"))
+        picture = pictures / f"{name}.png"
+        assert cli("send", picture, "-o", sent, *model, "--seed", 7) == (0, "", "")
+        assert cli("channel", sent, "-o", arrived, "--snr", 4, "--seed", 7) == (0, "", "")
+        assert cli("receive", arrived, "-o", out, *model, "--steps", 3)[:2] == (0, "")
+        code, stdout, _ = cli("run", picture, "--snr", 4, "--out", pictures / "run", *model, "--steps", 3, "--seed", 7)
+        assert code == 0
+        api = Link(load_model(tiny_model))(read_image(picture), snr_db=4, seed=7, steps=3)
+        assert np.array_equal(pixels(out), pixels(pictures / "run" / f"{name}.png"))
+        assert np.array_equal(pixels(out), to_pixels(api.image))
+        assert pixels(out).shape == pixels(picture).shape  # padding never shows
+        assert json.loads(stdout)["channel_uses"] == api.x.shape[1] == api.header.channel_uses
+
+
+def test_a_frame_that_met_no_channel_is_received_without_noise(cli, pictures):
+    sent, out, tiny_model = pictures / "x.sem", pictures / "out.png", pictures / "awake"
+    save_model(tiny_cascade(), tiny_model)
+    assert cli("send", pictures / "lying.png", "-o", sent, "--model", tiny_model)[0] == 0
+    assert cli("receive", sent, "-o", out, "--model", tiny_model, "--steps", 3)[0] == 0
+    link = Link(load_model(tiny_model))
+    x, side = link.send(read_image(pictures / "lying.png"))
+    clean = link.receive(Received(x, torch.ones(1, 1, dtype=x.dtype), torch.zeros(1, 1)), side, steps=3)
+    noisy = link.receive(link.transmit(x, -5.0), side, steps=3)
+    assert np.array_equal(pixels(out), to_pixels(clean)) and not np.array_equal(pixels(out), to_pixels(noisy))
+
+
+def test_run_prints_one_json_row_a_picture_in_order_and_nothing_else(cli, tiny_model, pictures):
+    given = [pictures / "upright.png", pictures / "lying.png"]
+    code, out, err = cli("run", *given, "--snr", 10, "--out", pictures / "out", "--model", tiny_model, "--steps", 2, "--seed", 40)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and out.endswith("\n")
+    assert [row["image"] for row in rows] == list(map(str, given))
+    assert [row["seed"] for row in rows] == [40, 41]
+    for row, (height, width) in zip(rows, ((201, 130), (131, 200))):
+        assert row.keys() >= set(ROW_KEYS)
+        assert (row["height"], row["width"]) == (height, width)
+        assert row["channel_uses"] == 192 and row["bandwidth_ratio"] == 192 / (3 * height * width)  # not rounded
+        assert (row["channel"], row["snr_db"], row["side_bits"]) == ("awgn", 10, SIDE_BITS)
+        assert row["encode_ms"] > 0 and row["decode_ms"] > 0
+    # What cannot be had is null, and stderr says why.
+    assert [(row["lpips"], row["lpips_vgg"], row["ms_ssim"]) for row in rows] == [(None, None, None)] * 2
+    for reason in ("lpips is null: no LPIPS weights", "lpips_vgg is null: no LPIPS weights", "lying.png is null: it needs sides"):
+        assert err.count(reason) == 1
+    second = cli("run", given[1], "--snr", 10, "--out", pictures / "again", "--model", tiny_model, "--steps", 2, "--seed", 41)
+    assert np.array_equal(pixels(pictures / "out" / "lying.png"), pixels(pictures / "again" / "lying.png"))
+    assert json.loads(second[1])["psnr_db"] == rows[1]["psnr_db"]
+
+
+def test_seed_factor_and_steps_reach_the_link(tiny_model):
+    link, image = Link(load_model(tiny_model, dtype="float32")), to_tensor(photo(128, 128))
+    first, again, other = (link(image, 0.0, seed=s, steps=2) for s in (1, 1, 2))
+    assert torch.equal(first.image, again.image) and not torch.equal(first.received.y, other.received.y)
+    assert torch.equal(first.x, other.x)  # the transmitter itself is deterministic
+    assert first.x.abs().square().mean().item() == pytest.approx(1, abs=1e-5)
+    assert link.send(image, factor=1.0)[0].shape == (1, 128) and first.x.shape == (1, 72)
+    assert not torch.equal(first.image, link(image, 0.0, seed=1, steps=3).image)
+
+
+def test_importing_the_package_does_not_import_torch():
+    program = "import sys, semcast, semcast.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_models_reports_the_official_parameter_counts(cli):
+    code, out, err = cli("models", "--json")
+    assert code == 0, err
+    rows = {row["name"]: row for row in map(json.loads, out.splitlines())}
+    for name, stage_b in (("stable-cascade-lite", 699_471_248), ("stable-cascade-big", 1_562_941_136)):
+        assert rows[name]["parts"] == {"encoder": 20_197_968, "stage_b": stage_b, "stage_a": 18_406_894}
+        assert rows[name]["parameters"] == sum(rows[name]["parts"].values())
+    assert rows["small"]["fetched"] and rows["small"]["size_bytes"] < 30 * 2**20

@@ -1,0 +1,259 @@
+"""Training: what a run leaves behind is a function of its settings and data, whatever interrupts it."""
+
+import json
+import math
+import shutil
+import tarfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import photo, tiny_cascade, tiny_config
+from PIL import Image
+from safetensors.torch import load_file
+
+from semcast import train as training
+from semcast.cascade.checkpoint import NETWORKS
+from semcast.data import Photos
+from semcast.errors import InputError
+from semcast.lpips import LPIPS
+from semcast.models import load_model
+from semcast.train import PHASES, PRESETS, TrainConfig, learning_rate, train, update_ema, with_weights
+from semcast.transmitter import encode
+
+STEPS, SAVED = 5, 2  # steps of a run, and between checkpoints: the batch statistics stop at step 4 of 5
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def config(phase: str = "joint", **changes) -> TrainConfig:
+    quick = dict(steps=STEPS, batch=2, crop=64, window=32, bf16=False, warmup=2, lr=1e-3, save_every=SAVED, ema=0.9)
+    return replace(PRESETS[phase], **quick | changes)
+
+
+@pytest.fixture(scope="module")
+def lpips() -> LPIPS:
+    """VGG with random weights, made without torchvision's slow initialisation."""
+    with torch.device("meta"):
+        network = LPIPS("vgg")
+    network.to_empty(device="cpu")
+    g = seeded(0)
+    for name, p in network.named_parameters():
+        p.normal_(generator=g).mul_((2 / p[0].numel()) ** 0.5 if p.ndim > 1 else 0.1)
+        if name.startswith("lin"):
+            p.abs_().mul_(0.1)
+    return network
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Pictures in folders."""
+    root = tmp_path_factory.mktemp("photos")
+    (root / "deep" / "er").mkdir(parents=True)
+    for i, name in enumerate(("b.png", "a.jpg", "deep/c.webp", "deep/er/D.PNG")):
+        Image.fromarray(photo(80 + 8 * i, 100, seed=i)).save(root / name)
+    (root / "notes.txt").write_text("no picture")
+    return root
+
+
+@pytest.fixture(scope="module")
+def photos(folder) -> Photos:
+    return Photos([folder])
+
+
+def fail_at(monkeypatch, phase: str, step: int, fault) -> None:
+    """Put `fault(losses)` in place of what the loss of step number `step` returns."""
+    loss, learning = PHASES[phase]
+    calls = iter(range(STEPS))
+
+    def faulty(*args):
+        losses = loss(*args)
+        return fault(losses) if next(calls) == step else losses
+
+    monkeypatch.setitem(PHASES, phase, (faulty, learning))
+
+
+def interrupt(losses):
+    raise KeyboardInterrupt
+
+
+def with_dropout():
+    """The tiny model with dropout, whose only randomness is torch's global generator."""
+    return tiny_cascade(stage_b=replace(tiny_config().stage_b, dropout=(0.1,) * 4))
+
+
+def log(run) -> list[dict]:
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "time_s"} for row in rows]
+
+
+def files(run) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(run.iterdir())}
+
+
+def interrupted(tmp_path, monkeypatch, photos, lpips, at: int = 3):
+    """A joint run that stopped at step `at`."""
+    with monkeypatch.context() as patch:
+        fail_at(patch, "joint", at, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_cascade(), photos, config(), tmp_path / "run", lpips, progress=False)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_resumed_run_equals_one_that_was_never_interrupted(phase, tmp_path, monkeypatch, photos, lpips):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(with_dropout(), photos, config(phase), whole, lpips, progress=False)
+    with monkeypatch.context() as patch:
+        fail_at(patch, phase, 3, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(with_dropout(), photos, config(phase), parts, lpips, progress=False)
+    assert json.loads((parts / "last" / "state.json").read_text())["step"] == 2
+    assert not (parts / "model").exists()
+    torch.manual_seed(99)  # nothing hangs on global randomness, nor on the weights before resuming
+    cascade = with_dropout()
+    for network in PHASES[phase][1]:
+        for tensor in getattr(cascade, network).state_dict().values():
+            tensor.zero_()
+    assert train(cascade, photos, config(phase), parts, lpips, resume=True, progress=False) == parts / "model"
+
+    expected = {row["step"]: row for row in log(whole)}
+    assert list(expected) == list(range(STEPS)) and all(math.isfinite(row["loss"]) and row["grad"] > 0 for row in expected.values())
+    assert log(parts) == log(whole)  # step 2, done twice, stands there once
+    assert files(parts / "model") == files(whole / "model")
+    assert files(parts / "last") == files(whole / "last")
+    frozen = set(NETWORKS) - set(PHASES[phase][1])
+    model, before = load_model(parts / "model", dtype="float32").state_dict(), with_dropout().state_dict()
+    same = {k for k, v in before.items() if torch.equal(v, model[k])}
+    assert {k for k in before if k.split(".")[0] in frozen} <= same  # what does not learn does not change
+    assert all(any(k.startswith(name) for k in before.keys() - same) for name in PHASES[phase][1])
+
+
+def test_resuming_with_another_start_is_refused(tmp_path, monkeypatch, photos, lpips):
+    run = interrupted(tmp_path, monkeypatch, photos, lpips)
+    with pytest.raises(InputError, match="was run with another stage_a; resume with the same --init"):
+        train(tiny_cascade(seed=1), photos, config(), run, lpips, resume=True, progress=False)
+
+
+def test_a_run_is_not_overwritten_without_resume(tmp_path, monkeypatch, photos, lpips):
+    run = interrupted(tmp_path, monkeypatch, photos, lpips)
+    before = files(run / "last")
+    with pytest.raises(InputError, match="run already holds a run; continue it with --resume or choose another --out"):
+        train(tiny_cascade(), photos, config(), run, lpips, progress=False)
+    (run / "last").rename(run / "last.old")  # as an interrupt between the two renames of a checkpoint leaves it
+    with pytest.raises(InputError, match="already holds a run"):
+        train(tiny_cascade(), photos, config(), run, lpips, progress=False)
+    assert files(run / "last") == before
+
+
+def test_other_settings_are_not_resumed(tmp_path, monkeypatch, photos, lpips):
+    run = interrupted(tmp_path, monkeypatch, photos, lpips)
+    before = files(run / "last"), log(run)
+    with pytest.raises(InputError, match=r"was run with other settings \(lr, seed\); resume with the same ones"):
+        train(tiny_cascade(), photos, config(lr=2e-3, seed=1), run, lpips, resume=True, progress=False)
+    assert (files(run / "last"), log(run)) == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoint(tmp_path, monkeypatch, photos, lpips):
+    run, kept = tmp_path / "run", {}
+
+    def poison(losses):
+        kept.update(files(run / "last"))
+        return {k: v * math.nan for k, v in losses.items()}
+
+    fail_at(monkeypatch, "joint", 3, poison)
+    with pytest.raises(InputError, match=r"not finite at step 3 \(seed 0\)"):
+        train(tiny_cascade(), photos, config(), run, lpips, progress=False)
+    assert kept and files(run / "last") == kept
+    assert [row["step"] for row in log(run)] == [0, 1, 2]
+    assert all(v.isfinite().all() for v in load_file(run / "last" / "network.safetensors").values())
+    assert not (run / "model").exists()
+
+
+def test_the_saved_model_is_the_average_and_gives_its_z(tmp_path, photos, lpips):
+    cascade, image = tiny_cascade(), torch.rand(2, 3, 128, 64, generator=seeded(0))
+    folder = train(cascade, photos, config(window=0), tmp_path / "run", lpips, progress=False)
+    average = with_weights(cascade, load_file(tmp_path / "run" / "last" / "ema.safetensors"))
+    loaded = load_model(folder, dtype="float32")
+    with torch.no_grad():
+        z = [encode(image, model.eval().encoder, 0.75) for model in (average, loaded, cascade)]
+    assert all(torch.equal(loaded.state_dict()[k], v) for k, v in average.state_dict().items())
+    # Equal weights at other addresses may take other kernels: float32 rounding, 1e-7 of Z, and far below the average's effect.
+    assert (z[0] - z[1]).abs().max() < 1e-5 * z[0].abs().max() < (z[0] - z[2]).abs().max()
+    assert loaded.config == cascade.config and not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_the_average_of_constant_weights_is_the_closed_form():
+    """n steps of e <- d e + (1 - d) w give w + d^n (e - w); whole numbers are copied."""
+    cascade = tiny_cascade()
+    state = cascade.state_dict()
+    start = {k: v + 1 if v.is_floating_point() else v + 7 for k, v in state.items()}
+    ema = {k: v.clone() for k, v in start.items()}
+    for _ in range(10):
+        update_ema(ema, cascade, 0.8)
+    for key, weight in state.items():
+        if weight.is_floating_point():
+            assert torch.allclose(ema[key], weight + 0.8**10, atol=1e-5)
+        else:
+            assert torch.equal(ema[key], weight)
+    constant = {k: v.clone() for k, v in state.items()}
+    update_ema(constant, cascade, 0.8)
+    assert all(torch.equal(constant[k], v) for k, v in state.items())
+
+
+def test_learning_rate_rises_linearly_and_falls_as_half_a_cosine():
+    c = config(steps=300, warmup=100, lr=1e-2, lr_end=0.1)
+    assert [learning_rate(c, s) for s in (0, 49, 99, 100)] == pytest.approx([1e-4, 5e-3, 1e-2, 1e-2])
+    assert learning_rate(c, 200) == pytest.approx(5.5e-3)  # halfway between lr and lr_end * lr
+    assert learning_rate(c, 300) == pytest.approx(1e-3)
+    rates = [learning_rate(c, s) for s in range(100, 301)]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_bad_settings_are_named_all_at_once():
+    with pytest.raises(InputError, match="crop = 100, allowed: a multiple of 64; .*ema = 1.0, allowed: 0 to below 1"):
+        config(crop=100, window=32, ema=1.0)
+    with pytest.raises(InputError, match="bad training settings: phase = 'both', allowed: autoencoder or joint or fewstep"):
+        TrainConfig(phase="both", steps=1, lr=1e-3)
+
+
+def test_photos_are_found_in_folders_and_shards_in_a_fixed_order(folder, tmp_path):
+    shard = tmp_path / "shard.tar"
+    with tarfile.open(shard, "w") as tar:
+        for name in ("deep/c.webp", "b.png", "notes.txt", "a.jpg"):
+            tar.add(folder / name, arcname=name)
+    sources = [folder, shard, folder / "b.png"]
+    found = [item[0] for item in Photos(sources).items]
+    assert found == ["a.jpg", "b.png", "c.webp", "D.PNG", "deep/c.webp", "b.png", "a.jpg", "b.png"]
+    assert [item[0] for item in Photos(sources).items] == found
+    pictures = Photos(sources)
+    for in_folder, in_shard in ((0, 6), (1, 5), (2, 4)):
+        assert np.array_equal(pictures.read(in_folder), pictures.read(in_shard))
+    assert np.array_equal(pictures.read(7), np.asarray(Image.open(folder / "b.png")))
+
+
+def test_photos_that_are_not_there_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no pictures at .*nowhere: it is neither a folder nor a tar file nor a picture"):
+        Photos([tmp_path / "nowhere"])
+    with pytest.raises(InputError, match="no pictures in"):
+        Photos([tmp_path])
+    (tmp_path / "broken.tar").write_bytes(b"x" * 2000)
+    with pytest.raises(InputError, match="cannot read .*broken.tar"):
+        Photos([tmp_path / "broken.tar"])
+
+
+def test_crops_depend_on_the_generator_alone(folder, photos, tmp_path):
+    first = photos.crops(64, 6, seeded(1))
+    assert first.shape == (6, 3, 64, 64) and 0 <= first.min() and first.max() <= 1
+    photos.crops(128, 3, seeded(5))  # what was read before does not matter, nor where the pictures lie
+    shutil.copytree(folder, tmp_path / "copy")
+    torch.manual_seed(4)
+    before = torch.get_rng_state()
+    assert torch.equal(photos.crops(64, 6, seeded(1)), first)
+    assert torch.equal(Photos([tmp_path / "copy"]).crops(64, 6, seeded(1)), first)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(photos.crops(64, 6, seeded(2)), first)
+    assert training.step_generator(0, 1, 0).initial_seed() != training.step_generator(1, 0, 0).initial_seed()
