@@ -1,6 +1,7 @@
 """Training pictures: folders and tar shards in, random square crops out. What a step sees is a function of (seed, step)."""
 
 import io
+import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,11 +81,12 @@ class Photos:
 
 
 class Prefetcher:
-    """Makes the batches of the next steps in a thread. `make(step)` must depend on `step` alone."""
+    """Makes the batches of the next steps in threads. `make(step)` must depend on `step` alone."""
 
-    def __init__(self, make, ahead: int = 3):
-        self.make, self.ahead = make, ahead
-        self.pool, self.pending = ThreadPoolExecutor(1), {}
+    def __init__(self, make):
+        workers = max(1, (os.cpu_count() or 2) // 2)
+        self.make, self.ahead = make, 2 * workers + 1
+        self.pool, self.pending = ThreadPoolExecutor(workers), {}
 
     def __call__(self, step: int):
         for s in range(step, step + self.ahead + 1):

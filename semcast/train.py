@@ -102,7 +102,7 @@ def joint_loss(cascade: Cascade, images: Tensor, g: torch.Generator, config: Tra
     t = torch.where(torch.rand(len(images), generator=g) < config.from_noise, torch.ones(()), t).to(images.device)
     x = add_noise(target, t, torch.randn(target.shape, generator=g).to(target))
     x0, _ = cascade.denoise(x, t, code, level)
-    return latent_losses(x0, target, images, config, lpips) | pixel_losses(cascade, x0, images, g, config, lpips)
+    return latent_losses(x0, target, images, g, config, lpips) | pixel_losses(cascade, x0, images, g, config, lpips)
 
 
 def fewstep_loss(cascade: Cascade, images: Tensor, g: torch.Generator, config: TrainConfig, lpips: LPIPS) -> dict[str, Tensor]:
@@ -115,10 +115,10 @@ def fewstep_loss(cascade: Cascade, images: Tensor, g: torch.Generator, config: T
         generators = [step_generator(int(s), 0, 0) for s in torch.randint(1 << 30, (len(images),), generator=g)]
         x, t = sample(lambda x, t: cascade.denoise(x, t, code, level), draw_noise(target, generators), steps, generators, stop=done)
     x0, _ = cascade.denoise(x, t, code, level)
-    return latent_losses(x0, target, images, config, lpips) | pixel_losses(cascade, x0, images, g, config, lpips)
+    return latent_losses(x0, target, images, g, config, lpips) | pixel_losses(cascade, x0, images, g, config, lpips)
 
 
-def latent_losses(x0: Tensor, target: Tensor, images: Tensor, config: TrainConfig, lpips: LPIPS) -> dict[str, Tensor]:
+def latent_losses(x0: Tensor, target: Tensor, images: Tensor, g: torch.Generator, config: TrainConfig, lpips: LPIPS) -> dict[str, Tensor]:
     """L1 between latents, at full size and averaged over blocks of 2, 4, 8 and 16: colours and layout weigh most.
 
     At full size alone an encoder learns nothing for hundreds of steps: most of a latent is detail no code can carry.
@@ -127,21 +127,25 @@ def latent_losses(x0: Tensor, target: Tensor, images: Tensor, config: TrainConfi
     sizes = [size for size in (1, 2, 4, 8, 16) if size <= min(difference.shape[-2:])]
     losses = {"latent": sum(F.avg_pool2d(difference, size).abs().mean() for size in sizes)}
     if config.thumbnail_weight:
-        losses["thumbnail"] = thumbnail_loss(x0, target, images, lpips)
+        losses["thumbnail"] = thumbnail_loss(x0, target, images, g, lpips)
     return losses
 
 
-def thumbnail_loss(x0: Tensor, target: Tensor, images: Tensor, lpips: LPIPS) -> Tensor:
+def thumbnail_loss(x0: Tensor, target: Tensor, images: Tensor, g: torch.Generator, lpips: LPIPS) -> Tensor:
     """L1 + LPIPS-VGG at a quarter of the side, where a latent is almost a picture: no decoder runs, the whole crop is seen.
 
+    A random margin of up to 8 of its pixels is cut, or VGG's pooling grid shows as diagonal stripes.
     The linear map from latent to colour is the least-squares fit of this batch's own true latents to its pictures.
     """
     with torch.no_grad(), torch.autocast(target.device.type, enabled=False):
         truth = F.avg_pool2d(images, 4)
         latents = F.pad(target.movedim(1, -1).reshape(-1, target.shape[1]), (0, 1), value=1.0)  # [N, 5]
         fit = torch.linalg.solve(latents.T @ latents, latents.T @ truth.movedim(1, -1).reshape(-1, 3))  # [5, 3]
-        maps = lpips.maps(truth)
     seen = torch.einsum("bchw,cd->bdhw", x0.float(), fit[:-1]) + fit[-1][:, None, None]
+    top, left = torch.randint(9, (2,), generator=g).tolist()
+    seen, truth = (t[..., top : t.shape[-2] - 8 + top, left : t.shape[-1] - 8 + left] for t in (seen, truth))
+    with torch.no_grad():
+        maps = lpips.maps(truth)
     return F.l1_loss(seen, truth) + lpips.distance(lpips.maps(seen), maps).mean()
 
 

@@ -160,3 +160,29 @@ def test_official_sizes_have_the_official_parameter_counts(build, count):
     with torch.device("meta"):
         network = build()
     assert sum(p.numel() for p in network.parameters()) == count
+
+
+def networks_and_inputs():
+    stage_b, stage_a = StageB(TINY_B).eval(), StageA(StageAConfig(hidden=(6, 20), bottleneck_blocks=3, codebook_size=0)).eval()
+    randomise(stage_b, 0)
+    randomise(stage_a, 1)
+    g = torch.Generator().manual_seed(2)
+    x, code = torch.randn(2, 4, 32, 32, generator=g), torch.randn(2, 16, 6, 6, generator=g)
+    return [(stage_b, (x, torch.rand(2, generator=g), code, torch.rand(2, generator=g))), (stage_a.up_blocks, (x,))]
+
+
+def test_stage_b_and_stage_a_compile_into_one_graph():
+    with torch.no_grad():
+        for network, inputs in networks_and_inputs():
+            expected = network(*inputs)
+            compiled = torch.compile(network, fullgraph=True, backend="eager")(*inputs)  # fullgraph: a graph break raises
+            assert torch.allclose(compiled, expected, atol=1e-5)
+
+
+def test_stage_b_and_stage_a_run_in_bf16():
+    with torch.no_grad():
+        for network, inputs in networks_and_inputs():
+            expected = network(*inputs)
+            half = network.bfloat16()(*(t.bfloat16() if t.ndim > 1 else t for t in inputs))
+            assert half.dtype == torch.bfloat16
+            assert (half.float() - expected).square().mean() < 1e-3 * expected.square().mean()  # 8 bits of mantissa, some tens of layers
