@@ -77,13 +77,18 @@ class ResBlock(nn.Module):
         self.gammas = nn.Parameter(torch.tensor([0.0, 0.0, 0.2, 0.0, 0.0, 0.2]))
 
     def forward(self, x: Tensor) -> Tensor:
+        # Scale and shift go into LayerNorm's affine, gates into the weights: fewer passes over large maps.
         g = self.gammas.to(x.dtype)
+        pad, conv = self.depthwise
+        expand, activate, project = self.channelwise
         x = x.permute(0, 2, 3, 1)  # [B, H, W, C]
-        y = _norm(x) * (1 + g[0]) + g[1]
-        x = x + self.depthwise(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) * g[2]
-        x = x + self.channelwise(_norm(x) * (1 + g[3]) + g[4]) * g[5]
+        y = pad(_norm(x, g[0], g[1]).permute(0, 3, 1, 2))
+        x = x + F.conv2d(y, conv.weight * g[2], conv.bias * g[2], groups=conv.groups).permute(0, 2, 3, 1)
+        y = activate(expand(_norm(x, g[3], g[4])))
+        x = x + F.linear(y, project.weight * g[5], project.bias * g[5])
         return x.permute(0, 3, 1, 2)  # [B, C, H, W], channels-last in memory
 
 
-def _norm(x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+def _norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    width = x.shape[-1]
+    return F.layer_norm(x, (width,), (1 + scale).repeat(width), shift.repeat(width), eps=1e-6)
