@@ -179,7 +179,7 @@ CASES = [  # command line, what it must be told
     ("receive y.sem -o new.png --model m-factor", "m-factor/config.json has impossible settings: factor = nan"),
     ("send good.png -o new.sem --model m-layer", "m-layer/config.json describes no network: 'dense'"),
     ("send good.png -o new.sem --model m-cut", "cannot read m-cut/encoder.safetensors: "),
-    ("send good.png -o new.sem --model m-part", "m-part/stage_a.safetensors is missing; the model is incomplete"),
+    ("send good.png -o new.sem --model m-part", "m-part/stage_a.safetensors is missing"),
     ("send good.png -o new.sem --model m-less", "m-less/encoder.safetensors lacks tensor mapper.0.weight (1 such)"),
     ("send good.png -o new.sem --model m-more", "m-more/encoder.safetensors has the unknown tensor extra (1 such)"),
     ("send good.png -o new.sem --model m-shape", "mapper.0.weight is [5, 24, 1, 1], expected [16, 24, 1, 1]"),
