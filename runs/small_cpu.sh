@@ -17,8 +17,8 @@ train() { # preset, model to start from, run folder, settings
 # first phases ran before small fixes that LOG.md tells of. The same commands make a model of the same kind, not the same bits.
 # Stage A; then encoder and Stage B: layout and colour on small crops, then perceptual loss and channel noise; then few steps.
 train autoencoder new "$OUT/a" steps=1300 crop=128 window=96 lpips_weight=0.5
-train joint "$OUT/a/model" "$OUT/j1" steps=1400 crop=128 window=0 warmup=50 lr_end=0.5 batch_norm_until=1 from_noise=0.85 channel_noise=false
-train joint "$OUT/j1/model" "$OUT/j2" steps=300 window=96 lr=0.0007 warmup=50 latent_weight=0.2
+train joint "$OUT/a/model" "$OUT/j1" steps=1400 crop=128 window=0 thumbnail_weight=0 latent_weight=1 warmup=50 lr_end=0.5 batch_norm_until=1 from_noise=0.85 channel_noise=false
+train joint "$OUT/j1/model" "$OUT/j2" steps=300 window=96 thumbnail_weight=0 lr=0.0007 warmup=50 latent_weight=0.2 from_noise=0.7 batch_norm_until=1
 train joint "$OUT/j2/model" "$OUT/j3" steps=400 window=0 thumbnail_weight=1 lr=0.001 lr_end=0.4 warmup=30 latent_weight=0.3 from_noise=0.85 batch_norm_until=1
 train joint "$OUT/j3/model" "$OUT/j4" steps=1000 window=0 thumbnail_weight=1 lr=0.001 lr_end=0.3 warmup=30 latent_weight=0.3 from_noise=0.85 batch_norm_until=0.8
 train joint "$OUT/j4/model" "$OUT/j5" steps=560 window=0 thumbnail_weight=1 lr=0.001 lr_end=0.05 warmup=20 latent_weight=0.5 from_noise=0.85 batch_norm_until=0 ema=0.995

@@ -17,6 +17,6 @@ train() { # preset, model to start from, run folder, settings
     --lpips "$LPIPS" --device cuda "${settings[@]}" "${resume[@]}"
 }
 # Encoder and Stage B go on from the shipped weights; Stage A stays.
-train joint small "$OUT/j" steps=12000 batch=64 window=128 thumbnail_weight=0.5 latent_weight=0.2 lr=0.001 factor_min=0.5 factor_max=1 save_every=500
+train joint small "$OUT/j" steps=12000 batch=64 window=128 thumbnail_weight=0.5 latent_weight=0.2 lr=0.001 factor_min=0.5 factor_max=1 batch_norm_until=0 save_every=500
 train fewstep "$OUT/j/model" "$OUT/f" steps=4000 batch=64 window=128 thumbnail_weight=0.3 latent_weight=0.2 save_every=500
 echo "$OUT/f/model"

@@ -58,7 +58,7 @@ class TrainConfig:
     channel_noise: bool = True  # False: the ablation, a receiver that never saw noise
     factor_min: float = 0.75  # encoder input side / side, drawn once a step
     factor_max: float = 0.75
-    batch_norm_until: float = 0.7  # share of the steps with batch statistics in the encoder
+    batch_norm_until: float = 0.2  # share of the steps with batch statistics in the encoder; they take brightness out of Z
     condition_drop: float = 0.0  # share of pictures whose condition is zeroed, after the noise
     from_noise: float = 0.7  # share of pictures at t = 1; the others at uniform t
     latent_weight: float = 1.0  # L1 between latents, summed over five scales
@@ -77,6 +77,7 @@ class TrainConfig:
             ("batch", self.batch >= 1, "1 or more"),
             ("crop", self.crop >= 64 and self.crop % 64 == 0, "a multiple of 64"),
             ("window", 0 <= self.window <= self.crop - 4 * MARGIN and self.window % 4 == 0, f"a multiple of 4, {4 * MARGIN} below crop"),
+            ("thumbnail_weight", not self.thumbnail_weight or self.crop >= 128, "0 for crops below 128 pixels"),
             ("lr", 0 < self.lr < 1, "between 0 and 1"),
             ("snr_min", -30 <= self.snr_min <= self.snr_max <= 60, "-30 <= snr_min <= snr_max <= 60"),
             ("factor_min", 0.5 <= self.factor_min <= self.factor_max <= 1, "0.5 <= factor_min <= factor_max <= 1"),
@@ -187,10 +188,12 @@ PHASES: dict[str, tuple[Callable, tuple[str, ...]]] = {  # name: loss, networks 
     "fewstep": (fewstep_loss, ("stage_b",)),
 }
 
-PRESETS = {
-    "autoencoder": TrainConfig(phase="autoencoder", steps=2000, lr=2e-3, crop=192),
-    "joint": TrainConfig(phase="joint", steps=6000, lr=1e-3, batch_norm_until=0.7),
-    "fewstep": TrainConfig(phase="fewstep", steps=1500, lr=3e-4),
+PRESETS = {  # what won so far; LOG.md tells what each setting was measured against
+    "autoencoder": TrainConfig(phase="autoencoder", steps=1300, lr=2e-3, crop=128, window=96, lpips_weight=0.5),
+    "joint": TrainConfig(
+        phase="joint", steps=4000, lr=1e-3, window=0, thumbnail_weight=1.0, latent_weight=0.5, from_noise=0.85, batch_norm_until=0.2
+    ),
+    "fewstep": TrainConfig(phase="fewstep", steps=600, lr=6e-4, window=96, pixel_weight=3.0, thumbnail_weight=0.5, latent_weight=0.3),
 }
 
 

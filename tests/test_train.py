@@ -12,6 +12,7 @@ import torch
 from conftest import photo, tiny_cascade, tiny_config
 from PIL import Image
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from semcast import train as training
 from semcast.cascade.checkpoint import NETWORKS
@@ -30,7 +31,19 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def config(phase: str = "joint", **changes) -> TrainConfig:
-    quick = dict(steps=STEPS, batch=2, crop=64, window=32, bf16=False, warmup=2, lr=1e-3, save_every=SAVED, ema=0.9)
+    quick = dict(
+        steps=STEPS,
+        batch=2,
+        crop=64,
+        window=32,
+        thumbnail_weight=0.0,
+        batch_norm_until=0.7,
+        bf16=False,
+        warmup=2,
+        lr=1e-3,
+        save_every=SAVED,
+        ema=0.9,
+    )
     return replace(PRESETS[phase], **quick | changes)
 
 
@@ -130,6 +143,22 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(phase, tmp_path, mo
     same = {k for k, v in before.items() if torch.equal(v, model[k])}
     assert {k for k in before if k.split(".")[0] in frozen} <= same  # what does not learn does not change
     assert all(any(k.startswith(name) for k in before.keys() - same) for name in PHASES[phase][1])
+
+
+def test_the_thumbnail_loss_is_zero_for_the_true_latent_and_falls_towards_it(photos, lpips):
+    """Where the pictures are a linear map of their latents the fit is exact; LPIPS needs crops of 128 pixels."""
+    g = torch.Generator().manual_seed(0)
+    target = torch.randn(2, 4, 32, 32, generator=g)
+    images = F.interpolate(torch.einsum("bchw,cd->bdhw", target, torch.rand(4, 3, generator=g)) + 0.5, scale_factor=4)
+    losses = [training.thumbnail_loss(target + off, target, images, seeded(1), lpips).item() for off in (0.0, 0.1, 0.3)]
+    assert losses[0] < 1e-4 < losses[1] < losses[2]
+    with pytest.raises(InputError, match="thumbnail_weight = 1.0, allowed: 0 for crops below 128"):
+        config(thumbnail_weight=1.0)
+
+
+def test_the_thumbnail_loss_trains(tmp_path, photos, lpips):
+    train(tiny_cascade(), photos, config(steps=2, crop=128, window=0, thumbnail_weight=1.0), tmp_path, lpips, progress=False)
+    assert all(row["loss"] == pytest.approx(row["thumbnail"] + 0.5 * row["latent"]) for row in log(tmp_path))
 
 
 def test_resuming_with_another_start_is_refused(tmp_path, monkeypatch, photos, lpips):
