@@ -30,24 +30,25 @@ def receive(
         steps: of the sampler, default the model's.
     """
     height, width = header.padded
-    code, noise_level = condition(received, gain, header.code_shape, cascade.config.noise_aware)
-    noise = draw_noise(code.new_empty(len(code), cascade.config.stage_a.latent_channels, height // 4, width // 4), generators)
-    denoiser = lambda x, t: cascade.denoise(x, t, code, noise_level)  # noqa: E731
-    latent = sample(denoiser, noise, steps or cascade.config.steps, generators, progress=progress)
+    code, noise = condition(received, gain, header.code_shape, cascade.config.noise_aware)
+    start = draw_noise(code.new_empty(len(code), cascade.config.stage_a.latent_channels, height // 4, width // 4), generators)
+    denoiser = lambda x, t: cascade.denoise(x, t, code, noise)  # noqa: E731
+    latent = sample(denoiser, start, steps or cascade.config.steps, generators, progress=progress)
     image = cascade.stage_a.decode(latent.to(cascade.stage_a.out_block[0].weight.dtype)).float()
     return image[..., : header.height, : header.width].clamp(0, 1)
 
 
 def condition(received: Received, gain: Tensor | float, shape: tuple[int, int, int], noise_aware: bool) -> tuple[Tensor, Tensor]:
-    """Equalise -> (code [B, 16, hz, wz], noise level [B] in [0, 1]).
+    """Equalise -> (code [B, 16, hz, wz], noise [B, 16, hz, wz] in [0, 1]).
 
     Noise-aware: the MMSE estimate conj(h) y / (|h|^2 + noise_var), for x of unit power and without knowledge of Z.
     Blind, as in the paper: conj(h) y / |h|^2.
-    The noise level is the mean over symbols of noise / (noise + signal) after equalising: 0 clean, 1 nothing but noise.
+    The noise of a number is noise / (noise + signal) of its symbol after equalising: 0 clean, 1 nothing but noise (erased).
     """
     y, h, noise_var = received
     power = h.abs().square()
     total = (power + noise_var).clamp_min(1e-12)
     estimate = h.conj() * y / (total if noise_aware else power.clamp_min(1e-12))
     level = torch.where(noise_var.isinf(), 1.0, noise_var / total)  # an erased symbol has infinite noise
-    return demodulate(estimate, torch.as_tensor(gain, device=y.device), shape), level.mean(dim=1)
+    noise = level.expand(estimate.shape).repeat(1, 2).view(-1, *shape)  # both parts of a symbol share it
+    return demodulate(estimate, torch.as_tensor(gain, device=y.device), shape), noise

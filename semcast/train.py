@@ -25,7 +25,7 @@ from tqdm import tqdm
 from .cascade.checkpoint import fingerprint, load_tensors, save_model, save_tensors, write_text
 from .cascade.diffusion import add_noise, draw_noise, sample
 from .cascade.model import Cascade
-from .channel import awgn
+from .channel import Received, awgn
 from .data import Photos, Prefetcher, step_generator
 from .errors import InputError
 from .images import to_pixels, write_png
@@ -56,6 +56,8 @@ class TrainConfig:
     snr_min: float = -2.0  # dB, drawn uniformly for each picture
     snr_max: float = 22.0
     channel_noise: bool = True  # False: the ablation, a receiver that never saw noise
+    fading: float = 0.0  # share of pictures whose symbols fade, each for itself (Rayleigh)
+    erasures: float = 0.0  # share of pictures that lose up to half of their symbols
     factor_min: float = 0.75  # encoder input side / side, drawn once a step
     factor_max: float = 0.75
     batch_norm_until: float = 0.2  # share of the steps with batch statistics in the encoder; they take brightness out of Z
@@ -65,7 +67,7 @@ class TrainConfig:
     pixel_weight: float = 1.0  # L1 between decoded windows
     lpips_weight: float = 1.0  # LPIPS-VGG between decoded windows
     window: int = 128  # pixels of the decoded window; 0: no decoding
-    thumbnail_weight: float = 0.0  # L1 + LPIPS-VGG of the whole picture at a quarter of its side
+    thumbnail_weight: float = 0.0  # pixel_weight L1 + LPIPS-VGG of the whole picture at a quarter of its side
     latent_noise: float = 0.1  # autoencoder: noise on the latent, by its deviation
     save_every: int = 200
     sample_every: int = 500
@@ -80,6 +82,7 @@ class TrainConfig:
             ("thumbnail_weight", not self.thumbnail_weight or self.crop >= 128, "0 for crops below 128 pixels"),
             ("lr", 0 < self.lr < 1, "between 0 and 1"),
             ("snr_min", -30 <= self.snr_min <= self.snr_max <= 60, "-30 <= snr_min <= snr_max <= 60"),
+            ("fading", self.fading >= 0 and self.erasures >= 0 and self.fading + self.erasures <= 1, "shares, with erasures at most 1"),
             ("factor_min", 0.5 <= self.factor_min <= self.factor_max <= 1, "0.5 <= factor_min <= factor_max <= 1"),
             ("ema", 0 <= self.ema < 1, "0 to below 1"),
             ("save_every", self.save_every >= 1, "1 or more"),
@@ -96,13 +99,13 @@ def autoencoder_loss(cascade: Cascade, images: Tensor, g: torch.Generator, confi
 
 
 def joint_loss(cascade: Cascade, images: Tensor, g: torch.Generator, config: TrainConfig, lpips: LPIPS) -> dict[str, Tensor]:
-    code, level = noisy_condition(cascade, images, g, config)
+    code, noise = noisy_condition(cascade, images, g, config)
     with torch.no_grad():
         target = cascade.stage_a.encode(images).float()
     t = torch.rand(len(images), generator=g)
     t = torch.where(torch.rand(len(images), generator=g) < config.from_noise, torch.ones(()), t).to(images.device)
     x = add_noise(target, t, torch.randn(target.shape, generator=g).to(target))
-    x0, _ = cascade.denoise(x, t, code, level)
+    x0, _ = cascade.denoise(x, t, code, noise)
     return latent_losses(x0, target, images, g, config, lpips) | pixel_losses(cascade, x0, images, g, config, lpips)
 
 
@@ -111,11 +114,11 @@ def fewstep_loss(cascade: Cascade, images: Tensor, g: torch.Generator, config: T
     steps = (10, 10, 4, 2)[torch.randint(4, (), generator=g)]
     done = int(torch.randint(steps, (), generator=g))
     with torch.no_grad():
-        code, level = noisy_condition(cascade, images, g, config)
+        code, noise = noisy_condition(cascade, images, g, config)
         target = cascade.stage_a.encode(images).float()
         generators = [step_generator(int(s), 0, 0) for s in torch.randint(1 << 30, (len(images),), generator=g)]
-        x, t = sample(lambda x, t: cascade.denoise(x, t, code, level), draw_noise(target, generators), steps, generators, stop=done)
-    x0, _ = cascade.denoise(x, t, code, level)
+        x, t = sample(lambda x, t: cascade.denoise(x, t, code, noise), draw_noise(target, generators), steps, generators, stop=done)
+    x0, _ = cascade.denoise(x, t, code, noise)
     return latent_losses(x0, target, images, g, config, lpips) | pixel_losses(cascade, x0, images, g, config, lpips)
 
 
@@ -128,11 +131,11 @@ def latent_losses(x0: Tensor, target: Tensor, images: Tensor, g: torch.Generator
     sizes = [size for size in (1, 2, 4, 8, 16) if size <= min(difference.shape[-2:])]
     losses = {"latent": sum(F.avg_pool2d(difference, size).abs().mean() for size in sizes)}
     if config.thumbnail_weight:
-        losses["thumbnail"] = thumbnail_loss(x0, target, images, g, lpips)
+        losses["thumbnail"] = thumbnail_loss(x0, target, images, g, config, lpips)
     return losses
 
 
-def thumbnail_loss(x0: Tensor, target: Tensor, images: Tensor, g: torch.Generator, lpips: LPIPS) -> Tensor:
+def thumbnail_loss(x0: Tensor, target: Tensor, images: Tensor, g: torch.Generator, config: TrainConfig, lpips: LPIPS) -> Tensor:
     """L1 + LPIPS-VGG at a quarter of the side, where a latent is almost a picture: no decoder runs, the whole crop is seen.
 
     A random margin of up to 8 of its pixels is cut, or VGG's pooling grid shows as diagonal stripes.
@@ -147,11 +150,11 @@ def thumbnail_loss(x0: Tensor, target: Tensor, images: Tensor, g: torch.Generato
     seen, truth = (t[..., top : t.shape[-2] - 8 + top, left : t.shape[-1] - 8 + left] for t in (seen, truth))
     with torch.no_grad():
         maps = lpips.maps(truth)
-    return F.l1_loss(seen, truth) + lpips.distance(lpips.maps(seen), maps).mean()
+    return config.pixel_weight * F.l1_loss(seen, truth) + lpips.distance(lpips.maps(seen), maps).mean()
 
 
 def noisy_condition(cascade: Cascade, images: Tensor, g: torch.Generator, config: TrainConfig) -> tuple[Tensor, Tensor]:
-    """The link's own transmitter, channel and equaliser: images -> code [B, 16, hz, wz], noise level [B]."""
+    """The link's own transmitter, channel and equaliser: images -> code, noise, each [B, 16, hz, wz]."""
     factor = config.factor_min + (config.factor_max - config.factor_min) * torch.rand((), generator=g).item()
     z = encode(images, cascade.encoder, factor)
     x, gain = modulate(z)
@@ -159,10 +162,27 @@ def noisy_condition(cascade: Cascade, images: Tensor, g: torch.Generator, config
     if not config.channel_noise:
         snr_db = torch.full_like(snr_db, 100.0)
     generators = [step_generator(int(s), 0, 1) for s in torch.randint(1 << 30, (len(images),), generator=g)]
-    received = awgn(x, snr_db.to(x.device), generators)
-    code, level = condition(received, gain, z.shape[1:], cascade.config.noise_aware)
+    received = uneven(awgn(x, snr_db.to(x.device), generators), x, g, config)
+    code, noise = condition(received, gain, z.shape[1:], cascade.config.noise_aware)
     keep = (torch.rand(len(images), generator=g) >= config.condition_drop).to(code)
-    return code * keep[:, None, None, None], level
+    return code * keep[:, None, None, None], noise
+
+
+def uneven(received: Received, x: Tensor, g: torch.Generator, config: TrainConfig) -> Received:
+    """Let some pictures' symbols fade and others' get lost, so that a receiver learns to read the noise map.
+
+    Interleaved OFDM over a multipath channel looks like independent Rayleigh fading to the code; so do lost packets like
+    lost symbols. Drawn for every picture alike, then chosen: what one picture gets does not depend on the shares.
+    """
+    if not config.fading + config.erasures:
+        return received
+    y, h, noise_var = received
+    kind = torch.rand(len(x), 1, generator=g).to(x.device)
+    re, im = torch.randn(2, *x.shape, generator=g).to(x.device)
+    lost = torch.rand(x.shape, generator=g) < 0.5 * torch.rand(len(x), 1, generator=g)
+    h = torch.where(kind < config.fading, torch.complex(re, im) / 2**0.5, h)
+    noise_var = torch.where((kind >= 1 - config.erasures) & lost.to(x.device), torch.inf, noise_var)
+    return Received(torch.where(noise_var.isinf(), 0, y - x + h * x), h, noise_var)
 
 
 def pixel_losses(
@@ -219,6 +239,8 @@ def train(
     if last.exists() and not resume:
         raise InputError(f"{folder} already holds a run; continue it with --resume or choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
+    if config.fading + config.erasures:
+        cascade = with_noise_map(cascade)
     loss_function, learning = PHASES[config.phase]
     cascade.to(device).eval().requires_grad_(False)
     parameters = {}
@@ -313,6 +335,15 @@ def with_weights(cascade: Cascade, state: dict[str, Tensor]) -> Cascade:
         copy = Cascade(cascade.config)
     copy.load_state_dict(cascade.state_dict() | state, assign=True)
     return copy.eval().requires_grad_(False)
+
+
+def with_noise_map(cascade: Cascade) -> Cascade:
+    """The same model with a noise map in Stage B, zero until it learns, unless it has one."""
+    if cascade.config.stage_b.noise_map:
+        return cascade
+    copy = Cascade(replace(cascade.config, noise_aware=True, stage_b=replace(cascade.config.stage_b, noise_map=True)))
+    copy.load_state_dict(cascade.state_dict(), strict=False)
+    return copy.eval()
 
 
 def calibrated(cascade: Cascade, preview: Tensor) -> Cascade:

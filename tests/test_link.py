@@ -105,10 +105,10 @@ def test_condition_without_noise_undoes_the_channel(columns):
     x, gain = modulate(z)
     h = normal(3, columns, seed=1, dtype=torch.complex64) + 0.1
     for noise_aware in (True, False):
-        code, level = condition(Received(h * x, h, torch.zeros(3, 1)), gain, (16, 3, 5), noise_aware)
+        code, noise = condition(Received(h * x, h, torch.zeros(3, 1)), gain, (16, 3, 5), noise_aware)
         # Dividing by |h|^2 magnifies float32 rounding, 1e-7, by no more than 1 / |h|.
         assert (code - z).abs().max() < 1e-5 / h.abs().min()
-        assert torch.equal(level, torch.zeros(3))
+        assert torch.equal(noise, torch.zeros(3, 16, 3, 5))
 
 
 @pytest.mark.parametrize("columns", [1, 120], ids=["h per image", "h per symbol"])
@@ -117,23 +117,23 @@ def test_equaliser_is_mmse_when_noise_aware_and_zero_forcing_when_blind(columns)
     noise_var = torch.tensor([[0.1], [2.0]])
     gain = torch.tensor([[0.5], [4.0]])
     power = h.abs() ** 2
-    blind, level = condition(Received(y, h, noise_var), gain, (16, 3, 5), noise_aware=False)
+    blind, noise = condition(Received(y, h, noise_var), gain, (16, 3, 5), noise_aware=False)
     aware, same = condition(Received(y, h, noise_var), gain, (16, 3, 5), noise_aware=True)
     assert torch.allclose(symbols(blind), y / h / gain, rtol=1e-4)
     assert torch.allclose(symbols(aware), y / h / gain * power / (power + noise_var), rtol=1e-4)
-    expected = (noise_var / (noise_var + power)).expand(2, columns).mean(dim=1)
-    assert torch.allclose(level, expected, rtol=1e-5) and torch.equal(level, same)
+    expected = (noise_var / (noise_var + power)).expand(2, 120)
+    assert torch.allclose(symbols(noise), torch.complex(expected, expected), rtol=1e-5) and torch.equal(noise, same)
 
 
 def test_noise_level_goes_from_0_without_noise_to_1_without_signal():
     y, h = normal(4, 8, dtype=torch.complex64), torch.ones(4, 1, dtype=torch.complex64)
     noise_var = torch.tensor([[0.0], [1.0], [3.0], [math.inf]])
-    code, level = condition(Received(y, h, noise_var), 1.0, (16, 1, 1), noise_aware=True)
-    assert level.tolist() == [0.0, 0.5, 0.75, 1.0]
+    code, noise = condition(Received(y, h, noise_var), 1.0, (16, 1, 1), noise_aware=True)
+    assert torch.equal(noise, torch.tensor([0.0, 0.5, 0.75, 1.0])[:, None, None, None].expand(4, 16, 1, 1))
     assert torch.equal(code[3], torch.zeros(16, 1, 1)) and code.isfinite().all()
     erased = torch.tensor([0.0, math.inf]).repeat(4)[None]  # every other symbol is lost
-    code, level = condition(Received(y[:1], h[:1], erased), 1.0, (16, 1, 1), noise_aware=True)
-    assert level.tolist() == [0.5] and torch.equal(symbols(code), torch.where(erased == 0, y[:1], 0))
+    code, noise = condition(Received(y[:1], h[:1], erased), 1.0, (16, 1, 1), noise_aware=True)
+    assert torch.equal(symbols(noise).real, erased.isinf().float()) and torch.equal(symbols(code), torch.where(erased == 0, y[:1], 0))
 
 
 def test_a_batch_of_eight_is_eight_single_receptions():
@@ -153,7 +153,7 @@ def test_the_noise_level_reaches_a_noise_aware_network_and_no_other():
     x, code, t = normal(2, 4, 16, 16), normal(2, 16, 2, 2, seed=1), torch.tensor([1.0, 0.5])
     for noise_aware in (True, False):
         cascade = tiny_cascade(noise_aware=noise_aware)
-        quiet, loud = (cascade.denoise(x, t, code, torch.full((2,), level))[0] for level in (0.0, 0.5))
+        quiet, loud = (cascade.denoise(x, t, code, torch.full(code.shape, level))[0] for level in (0.0, 0.5))
         assert torch.equal(quiet, loud) != noise_aware
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from semcast import train as training
 from semcast.cascade.checkpoint import NETWORKS
+from semcast.channel import awgn
 from semcast.data import Photos
 from semcast.errors import InputError
 from semcast.lpips import LPIPS
@@ -150,7 +151,7 @@ def test_the_thumbnail_loss_is_zero_for_the_true_latent_and_falls_towards_it(pho
     g = torch.Generator().manual_seed(0)
     target = torch.randn(2, 4, 32, 32, generator=g)
     images = F.interpolate(torch.einsum("bchw,cd->bdhw", target, torch.rand(4, 3, generator=g)) + 0.5, scale_factor=4)
-    losses = [training.thumbnail_loss(target + off, target, images, seeded(1), lpips).item() for off in (0.0, 0.1, 0.3)]
+    losses = [training.thumbnail_loss(target + off, target, images, seeded(1), config(), lpips).item() for off in (0.0, 0.1, 0.3)]
     assert losses[0] < 1e-4 < losses[1] < losses[2]
     with pytest.raises(InputError, match="thumbnail_weight = 1.0, allowed: 0 for crops below 128"):
         config(thumbnail_weight=1.0)
@@ -159,6 +160,37 @@ def test_the_thumbnail_loss_is_zero_for_the_true_latent_and_falls_towards_it(pho
 def test_the_thumbnail_loss_trains(tmp_path, photos, lpips):
     train(tiny_cascade(), photos, config(steps=2, crop=128, window=0, thumbnail_weight=1.0), tmp_path, lpips, progress=False)
     assert all(row["loss"] == pytest.approx(row["thumbnail"] + 0.5 * row["latent"]) for row in log(tmp_path))
+
+
+def test_fading_and_erasures_are_what_they_say_and_leave_the_other_pictures_alone():
+    x = torch.randn(400, 200, dtype=torch.complex64, generator=seeded(0))
+    clean = awgn(x, 10.0, [seeded(i) for i in range(400)])
+    y, h, noise_var = training.uneven(clean, x, seeded(1), config(fading=0.5, erasures=0.25))
+    lost = noise_var.isinf()
+    fades, loses = (h != 1).any(dim=1), lost.any(dim=1)
+    assert not (fades & loses).any()
+    assert fades.float().mean().item() == pytest.approx(0.5, abs=4 * (0.25 / 400) ** 0.5)
+    assert h[fades].abs().square().mean().item() == pytest.approx(1, abs=4 / h[fades].numel() ** 0.5)  # Var |h|^2 = 1
+    assert lost[loses].float().mean().item() == pytest.approx(0.25, abs=4 * (1 / 48 / loses.sum().item()) ** 0.5)  # rate: U(0, 1/2)
+    noise = (y - h * x)[~lost].abs().square()
+    assert noise.mean().item() == pytest.approx(0.1, abs=4 * 0.1 / noise.numel() ** 0.5)
+    alone = ~fades & ~loses
+    assert torch.equal(y[alone], (y - x + x)[alone]) and (y[lost] == 0).all()
+    assert training.uneven(clean, x, seeded(1), config()) is clean
+
+
+def test_a_noise_map_added_to_a_model_changes_nothing_until_it_has_learnt():
+    b = replace(tiny_config().stage_b, noise_map=False)
+    before = tiny_cascade(stage_b=b)
+    after = training.with_noise_map(before)
+    assert training.with_noise_map(after) is after
+    x, code = torch.randn(2, 4, 16, 16, generator=seeded(0)), torch.randn(2, 16, 2, 2, generator=seeded(1))
+    t, noise = torch.tensor([1.0, 0.5]), torch.rand(2, 16, 2, 2, generator=seeded(2))
+    assert torch.equal(before.denoise(x, t, code, noise)[0], after.denoise(x, t, code, noise)[0])
+    torch.nn.init.normal_(after.stage_b.noise_mapper.weight)
+    assert not torch.equal(before.denoise(x, t, code, noise)[0], after.denoise(x, t, code, noise)[0])
+    even = noise.mean(dim=(1, 2, 3), keepdim=True).expand_as(noise)  # AWGN: all symbols alike, the map is zero
+    assert torch.allclose(before.denoise(x, t, code, even)[0], after.denoise(x, t, code, even)[0], atol=1e-5)
 
 
 def test_resuming_with_another_start_is_refused(tmp_path, monkeypatch, photos, lpips):

@@ -36,20 +36,22 @@ class Cascade(nn.Module):
         self.stage_a = StageA(config.stage_a)
         self.stage_b = StageB(config.stage_b)
 
-    def denoise(self, x: Tensor, t: Tensor, code: Tensor, noise_level: Tensor) -> tuple[Tensor, Tensor]:
+    def denoise(self, x: Tensor, t: Tensor, code: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """One denoiser evaluation: x [B, 4, h, w], t [B], condition -> (x0, eps) in float32.
 
         Args:
             code: [B, 16, hz, wz], from `receiver.condition`.
-            noise_level: [B] in [0, 1], likewise; ignored unless the model is noise-aware.
+            noise: [B, 16, hz, wz] in [0, 1], likewise; ignored unless the model is noise-aware. Its mean is told as `sca`, the
+                rest as a map, so that where all symbols are equally noisy (AWGN) the map is zero.
         A network that predicts x0 is shown a(t) x, so that what is mostly noise weighs little: at t = 1 it works as a
         plain decoder of the code. (Shown x itself, ours had learnt no colour after 250 steps.)
         """
         dtype = self.stage_b.clf[1].weight.dtype
         r = network_time(t)
         shown = x * scales(t)[0] if self.config.prediction == "x0" else x
-        sca = noise_level if self.config.noise_aware else None
-        output = self.stage_b(shown.to(dtype), r, code, sca).float()
+        sca = noise.mean(dim=(1, 2, 3)) if self.config.noise_aware else None
+        spread = noise - sca[:, None, None, None] if self.config.noise_aware else None
+        output = self.stage_b(shown.to(dtype), r, code, sca, noise=spread).float()
         if self.config.guidance != 1.0:
             output = guide(output, self.stage_b(shown.to(dtype), r, code * 0, sca).float(), self.config.guidance)
         return x0_and_eps(output, x, t, self.config.prediction)
@@ -84,5 +86,6 @@ def small_config() -> ModelConfig:
             cond_channels=128,
             text_channels=64,
             dropout=(0.0, 0.0, 0.0, 0.0),
+            noise_map=True,
         ),
     )

@@ -4,6 +4,7 @@
     r    [B]               diffusion time in [0, 1]
     code [B, 16, hz, wz]   received Z, of any size: it is stretched over the latent
     sca  [B] or None       a second scalar condition; None means 0, as the official networks expect
+    noise [B, 16, hz, wz] or None   how much noisier than `sca` each number of the code is; None means no more than that
     text [B, 1, c_text] or None   pooled text vector; None means zeros ("no text")
     -> [B, 4, h, w]        epsilon or x0, as the model's `prediction` says
 
@@ -36,6 +37,7 @@ class StageBConfig:
     dropout: tuple = (0.0, 0.0, 0.1, 0.1)
     latent_channels: int = 4
     code_channels: int = 16
+    noise_map: bool = False  # whether `noise` has weights; the official networks have none
 
 
 STAGE_B_LITE = StageBConfig()
@@ -60,6 +62,8 @@ class StageB(nn.Module):
 
         self.embedding = nn.Sequential(nn.PixelUnshuffle(PATCH), nn.Conv2d(patched, hidden[0], 1), LayerNorm2d())
         self.effnet_mapper = _mapper(config.code_channels, hidden[0])
+        if config.noise_map:  # into the mapper's hidden layer: what a number says and how far it can be trusted meet there
+            self.noise_mapper = nn.Conv2d(config.code_channels, 4 * hidden[0], 1, bias=False)
         self.pixels_mapper = _mapper(3, hidden[0])
         self.clip_mapper = nn.Linear(config.text_channels, config.cond_channels * config.text_tokens)
 
@@ -107,9 +111,19 @@ class StageB(nn.Module):
                 nn.init.zeros_(module.mapper.weight)
                 nn.init.zeros_(module.mapper_sca.weight)
         nn.init.zeros_(self.clf[1].weight)
+        if self.config.noise_map:
+            nn.init.zeros_(self.noise_mapper.weight)  # added to trained weights, it changes nothing until it has learnt
         nn.init.normal_(self.embedding[1].bias)  # so that the LayerNorm behind it does not blow up a faint input
 
-    def forward(self, x: Tensor, r: Tensor, code: Tensor, sca: Tensor | None = None, text: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        r: Tensor,
+        code: Tensor,
+        sca: Tensor | None = None,
+        text: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
         config, dtype = self.config, x.dtype
         time = torch.cat([time_embedding(t, config.time_channels) for t in (r, torch.zeros_like(r) if sca is None else sca)], 1)
         time = time.to(dtype)  # [B, 2 time_channels]
@@ -119,7 +133,10 @@ class StageB(nn.Module):
         tokens = F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
 
         x = self.embedding(x)
-        x = x + self.effnet_mapper(_stretch(code.float(), x).to(dtype))
+        hidden = self.effnet_mapper[0](_stretch(code.float(), x).to(dtype))
+        if noise is not None and config.noise_map:
+            hidden = hidden + self.noise_mapper(_stretch(noise.float(), x).to(dtype))
+        x = x + self.effnet_mapper[1:](hidden)
         pixels = self.pixels_mapper(x.new_zeros(1, 3, 1, 1))  # unused input, but its biases are part of the weights
         x = x + pixels
 
