@@ -11,6 +11,7 @@ from . import __version__
 from .errors import InputError
 
 SEED_MAX = 2**32 - 1
+PRESETS = ("autoencoder", "joint", "fewstep", "scsic-512", "scsic-1024")  # train.PRESETS, without the import
 
 
 class Parser(argparse.ArgumentParser):
@@ -80,6 +81,10 @@ def build_parser() -> Parser:
     p.add_argument("--seed", type=seed, default=0, help="of the channel's noise, default: %(default)s")
     p.set_defaults(run=channel)
 
+    p = commands.add_parser("channels", help="list the channels with their options")
+    p.add_argument("--plot", type=Path, metavar="OUT.png", help="draw one realisation of each: constellation, gain, noise map")
+    p.set_defaults(run=channels)
+
     p = commands.add_parser("receive", help="frame -> picture")
     p.add_argument("frame", type=Path, metavar="Y.sem")
     p.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png")
@@ -88,26 +93,34 @@ def build_parser() -> Parser:
     p.set_defaults(run=receive)
 
     p = commands.add_parser("train", help="train a model, or go on training one")
-    p.add_argument("--preset", choices=("autoencoder", "joint", "fewstep"), required=True, help="which phase")
-    p.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH", help="folders, tar files or pictures")
+    p.add_argument("--preset", choices=PRESETS, required=True, metavar="NAME", help=", ".join(PRESETS))
+    p.add_argument("--data", nargs="+", action="extend", required=True, metavar="PATH[:WEIGHT]", help="folders, tar files or pictures")
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="run folder")
     p.add_argument("--init", default="new", metavar="MODEL", help="model to start from, by name or folder; default: a new `small`")
     p.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any training setting, e.g. --set steps=500")
     p.add_argument("--lpips", type=Path, metavar="DIR", help="folder of LPIPS weights, as in `run`")
-    p.add_argument("--device", default="cpu", help="default: %(default)s")
+    p.add_argument("--cache", type=Path, metavar="DIR", help="keep latents of fixed crops here; scsic presets only")
+    p.add_argument("--device", default="cpu", help="cpu, cuda ...; under torchrun or accelerate each process takes its own GPU")
     p.set_defaults(run=train)
 
-    p = commands.add_parser("models", help="list the models")
+    p = commands.add_parser("models", help="list the models, or fetch an official one")
     p.add_argument("--json", action="store_true", help="one JSON object a line")
     p.set_defaults(run=models)
+    p = p.add_subparsers(dest="action", metavar="fetch").add_parser("fetch", help="bring an official model (see its --help)")
+    p.add_argument("name", metavar="NAME", help="stable-cascade-lite or stable-cascade-big")
+    p.add_argument("--from", dest="sources", type=Path, nargs="+", metavar="PATH", help="take these files or folders, not the hub's")
+    p.add_argument("--decoder", choices=("ft-hq",), help="Stage A with finer grain instead of the official one")
+    p.add_argument("--revision", metavar="R", help="branch, tag or commit of the hub's repository; default: main")
+    p.add_argument("--accept-license", action="store_true", help="accept the terms of the weights: needed once")
+    p.set_defaults(run=fetch)
     return parser
 
 
 def add_channel(p: Parser) -> None:
     p.add_argument("--snr", type=snr, required=True, metavar="DB", help="Es/N0 per complex symbol, -30 to 60 dB")
-    p.add_argument("--channel", default="awgn", metavar="NAME", help="default: %(default)s")
-    p.add_argument("--channel-option", action="append", default=[], metavar="K=V", help="a parameter of the channel (awgn has none)")
+    p.add_argument("--channel", default="awgn", metavar="NAME", help="see `semcast channels`, default: %(default)s")
+    p.add_argument("--channel-option", action="append", default=[], metavar="K=V", help="an option of the channel, can be repeated")
 
 
 def add_model(p: Parser) -> None:
@@ -116,6 +129,7 @@ def add_model(p: Parser) -> None:
     p.add_argument(
         "--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the receiver's networks, default: %(default)s"
     )
+    p.add_argument("--low-memory", action="store_true", help="networks visit the GPU one at a time; slower")
 
 
 def add_factor(p: Parser) -> None:
@@ -156,10 +170,10 @@ def demo(args) -> None:
 
 def run(args) -> None:
     from . import images, metrics
+    from .channel import channel_uses
     from .lpips import load_lpips
     from .transmitter import SIDE_BITS, check_sides
 
-    no_options(args)
     stems = [path.stem for path in args.images]
     if twice := sorted({s for s in stems if stems.count(s) > 1}):
         raise InputError(f"two pictures would be written to {args.out / twice[0]}.png; run them with different --out")
@@ -191,15 +205,18 @@ def run(args) -> None:
         quality = metrics.measure(image, result, lpips)
         if quality["ms_ssim"] is None:
             print(f"semcast: ms_ssim of {path} is null: it needs sides of at least {metrics.MS_SSIM_SIDE_MIN} pixels", file=sys.stderr)
+        uses = channel_uses(args.channel, x.shape[1], **link.options)
         row = {
             "image": str(path),
             "width": header.width,
             "height": header.height,
-            "channel_uses": x.shape[1],
-            "bandwidth_ratio": header.bandwidth_ratio,
-            "element_ratio": 2 * header.bandwidth_ratio,
+            "channel_uses": uses,
+            "payload_uses": x.shape[1],
+            "bandwidth_ratio": uses / (3 * header.height * header.width),
+            "element_ratio": 2 * uses / (3 * header.height * header.width),
             "side_bits": SIDE_BITS,
             "channel": args.channel,
+            "channel_options": link.options,
             "snr_db": args.snr,
             "seed": args.seed + i,
             **quality,
@@ -226,13 +243,39 @@ def channel(args) -> None:
     from .channel import Received, find_channel
     from .link import stream
 
-    no_options(args)
     simulate = find_channel(args.channel)
+    options = simulate.parse(args.channel_option)
     header, signal = frame.read_frame(args.frame)
     check_folder(args.output)
     if isinstance(signal, Received):
         raise InputError(f"{args.frame} has been through a channel already; start from the frame that was sent")
-    frame.write_frame(args.output, header, simulate(signal, args.snr, [stream(args.seed, "channel")]))
+    frame.write_frame(args.output, header, simulate(signal, args.snr, [stream(args.seed, "channel")], **options))
+
+
+def channels(args) -> None:
+    from .channel import CHANNELS, MISMATCH
+
+    if args.plot:
+        from .phy.plot import plot
+
+        check_folder(args.plot)
+        plot(args.plot)
+        print(f"{args.plot}: one realisation of each channel at 10 dB")
+        return
+    shown = {}  # channels of one family share their options
+    for channel in CHANNELS.values():
+        print(f"{channel.name:16s} {channel.about}")
+        if channel.own and channel.own is not shown.get("last"):
+            for key, option in channel.own.items():
+                print(describe_option(key, option))
+            print(f"{'':18s}e.g. {channel.example}")
+        shown["last"] = channel.own
+    print("every channel")
+    print(describe_option("snr_mismatch_db", MISMATCH))
+
+
+def describe_option(key: str, option) -> str:
+    return f"{'':18s}{key} = {option}{option.unit and ' '}{option.unit}  ({option.range})  {option.about}"
 
 
 def receive(args) -> None:
@@ -249,6 +292,7 @@ def receive(args) -> None:
 
 
 def train(args) -> None:
+    import os
     from dataclasses import fields, replace
 
     import torch
@@ -271,13 +315,16 @@ def train(args) -> None:
         except (ValueError, KeyError):
             raise InputError(f"--set {text}: {value!r} is no {kinds[name].__name__}") from None
     config = replace(PRESETS[args.preset], **settings)
-    models_module.check_device(args.device)
+    device = f"cuda:{os.environ['LOCAL_RANK']}" if args.device == "cuda" and "LOCAL_RANK" in os.environ else args.device
+    models_module.check_device(device)
     photos = Photos(args.data)
     torch.manual_seed(config.seed)
     cascade = Cascade(small_config()) if args.init == "new" else models_module.load_model(args.init, dtype="float32")
     command = f"semcast train --preset {args.preset} --init {args.init} " + " ".join(f"--set {s}" for s in args.set)
-    lpips = load_lpips("vgg", args.lpips)
-    print(train_model(cascade, photos, config, args.out, lpips, args.device, args.resume, command.strip()))
+    lpips = None if config.phase == "denoise" else load_lpips("vgg", args.lpips)
+    model = train_model(cascade, photos, config, args.out, lpips, device, args.resume, command.strip(), args.cache)
+    if os.environ.get("RANK", "0") == "0":
+        print(model)
 
 
 def models(args) -> None:
@@ -295,16 +342,22 @@ def models(args) -> None:
         print(f"{'':20s} {parts}; licence: {row['licence']}")
 
 
+def fetch(args) -> None:
+    from . import hub
+
+    say = lambda line: print(line, flush=True)
+    folder = hub.fetch(args.name, args.sources, args.revision, args.accept_license, args.decoder, say=say)
+    print(f"{args.name} is in {folder}: semcast run photo.jpg --snr 10 --model {args.name}")
+
+
 def load_link(args):
+    from .channel import find_channel
     from .link import Link
     from .models import load_model
 
-    return Link(load_model(args.model, args.device, args.dtype), getattr(args, "channel", "awgn"))
-
-
-def no_options(args) -> None:
-    if args.channel_option:
-        raise InputError(f"channel {args.channel!r} has no option {args.channel_option[0]!r}")
+    name = getattr(args, "channel", "awgn")
+    options = find_channel(name).parse(getattr(args, "channel_option", []))
+    return Link(load_model(args.model, args.device, args.dtype, args.low_memory), name, **options)
 
 
 def make_folder(path: Path) -> Path:

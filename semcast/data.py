@@ -17,27 +17,31 @@ from .images import MAX_FILE_BYTES, SUFFIXES, decode
 CACHE_BYTES = 4 << 30  # decoded pictures kept in memory
 
 
+LAYOUTS = ("leftImg8bit/train", "DIV2K_train_HR")  # of Cityscapes and DIV2K: their photos for training, not their labels
+
+
 class Photos:
     """All pictures in folders (searched deeply), tar files or single files, in a fixed order.
+
+    Every picture is as likely as any other, unless every source has a weight: "street/:0.7", "photos/:0.3".
 
     >>> photos = Photos(["photos/", "shard-00.tar"])
     >>> batch = photos.crops(size=256, count=8, generator=torch.Generator().manual_seed(0))   # [8, 3, 256, 256]
     """
 
-    def __init__(self, sources: list[Path]):
+    def __init__(self, sources: list[str | Path]):
         self.items: list[tuple[str, Path, int, int]] = []  # name, file, offset and length of the encoded picture
-        for source in map(Path, sources):
-            if source.is_dir():
-                found = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
-                self.items += [(p.name, p, 0, p.stat().st_size) for p in found]
-            elif source.suffix == ".tar":
-                self.items += _tar_members(source)
-            elif source.is_file():
-                self.items.append((source.name, source, 0, source.stat().st_size))
-            else:
-                raise InputError(f"no pictures at {source}: it is neither a folder nor a tar file nor a picture")
-        if not self.items:
-            raise InputError(f"no pictures in {', '.join(map(str, sources))} ({', '.join(sorted(SUFFIXES))})")
+        weighted = [_split_weight(str(source)) for source in sources]
+        if len({weight is None for _, weight in weighted}) > 1:
+            raise InputError("give every source of pictures a weight (PATH:WEIGHT), or none")
+        weights = []
+        for source, weight in weighted:
+            found = _find(source)
+            if not found:
+                raise InputError(f"no pictures in {source} ({', '.join(sorted(SUFFIXES))})")
+            self.items += found
+            weights += [1.0 if weight is None else weight / len(found)] * len(found)
+        self.weights = torch.tensor(weights, dtype=torch.float64)
         self._cache: dict[int, np.ndarray] = {}
         self._cached_bytes = 0
 
@@ -59,25 +63,34 @@ class Photos:
             self._cached_bytes += pixels.nbytes
         return pixels
 
-    def crops(self, size: int, count: int, generator: torch.Generator) -> Tensor:
+    def picks(self, count: int, generator: torch.Generator) -> list[int]:
+        """Which pictures a batch holds; `crops` with the same generator crops these."""
+        return torch.multinomial(self.weights, count, replacement=True, generator=generator).tolist()
+
+    def crops(self, size: int, count: int, generator: torch.Generator, rows: slice = slice(None)) -> Tensor:
         """Random pictures, each shrunk or enlarged at random, cropped to a square and flipped: [count, 3, size, size].
 
-        The crop's side in the picture is log-uniform from 0.7 `size` to the picture's short side.
+        rows: make these alone out of the batch.
         """
-        picks = torch.randint(len(self), (count,), generator=generator).tolist()
-        draws = torch.rand(count, 4, generator=generator).tolist()
-        out = np.empty((count, size, size, 3), np.uint8)
-        for i, (index, (u, v, w, flip)) in enumerate(zip(picks, draws)):
-            pixels = self.read(index)
-            height, width = pixels.shape[:2]
-            short = min(height, width)
-            smallest = min(0.7 * size, short)
-            side = smallest * (short / smallest) ** u
-            left, top = v * (width - side), w * (height - side)
-            box = (left, top, left + side, top + side)
-            crop = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, box=box))
-            out[i] = crop[:, ::-1] if flip < 0.5 else crop
-        return torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255
+        picks = self.picks(count, generator)
+        draws = torch.rand(count, 4, generator=generator)
+        crops = [self.crop(size, index, *draw) for index, draw in zip(picks[rows], draws[rows].tolist())]
+        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+
+    def crop(self, size: int, index: int, u: float, v: float, w: float, flip: float) -> np.ndarray:
+        """A square of the picture at uint8 [size, size, 3]; u, v, w, flip in [0, 1) say how large, where and which way round.
+
+        Its side in the picture is log-uniform from 0.7 `size` to the picture's short side.
+        """
+        pixels = self.read(index)
+        height, width = pixels.shape[:2]
+        short = min(height, width)
+        smallest = min(0.7 * size, short)
+        side = smallest * (short / smallest) ** u
+        left, top = v * (width - side), w * (height - side)
+        box = (left, top, left + side, top + side)
+        crop = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, box=box))
+        return crop[:, ::-1] if flip < 0.5 else crop
 
 
 class Prefetcher:
@@ -100,6 +113,32 @@ class Prefetcher:
 
 def step_generator(seed: int, step: int, purpose: int) -> torch.Generator:
     return torch.Generator().manual_seed(((seed * 1_000_003 + step) << 8) + purpose)
+
+
+def _split_weight(source: str) -> tuple[Path, float | None]:
+    """ "PATH:WEIGHT" -> path, weight. A path that exists as it stands has no weight."""
+    path, colon, weight = source.rpartition(":")
+    if not colon or Path(source).exists():
+        return Path(source), None
+    try:
+        value = float(weight)
+    except ValueError:
+        return Path(source), None
+    if not 0 < value < float("inf"):
+        raise InputError(f"{source}: the weight of a source must be a number above 0")
+    return Path(path), value
+
+
+def _find(source: Path) -> list[tuple[str, Path, int, int]]:
+    if source.is_dir():
+        roots = [source / layout for layout in LAYOUTS if (source / layout).is_dir()] or [source]
+        found = sorted(p for root in roots for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
+        return [(p.name, p, 0, p.stat().st_size) for p in found]
+    if source.suffix == ".tar":
+        return _tar_members(source)
+    if source.is_file():
+        return [(source.name, source, 0, source.stat().st_size)]
+    raise InputError(f"no pictures at {source}: it is neither a folder nor a tar file nor a picture")
 
 
 def _tar_members(path: Path) -> list[tuple[str, Path, int, int]]:

@@ -25,11 +25,13 @@ class Link:
 
     >>> link = Link(load_model("small"))
     >>> result = link(read_image("photo.jpg"), snr_db=10, seed=0)
+    >>> fading = Link(load_model("small"), "rician", k_db=3)    # `semcast channels` lists channels and options
     """
 
-    def __init__(self, cascade: Cascade, channel: str = "awgn"):
+    def __init__(self, cascade: Cascade, channel: str = "awgn", **options):
         self.cascade = cascade
         self.channel = find_channel(channel)
+        self.options = self.channel.check(options)
         self.code_id = code_id(cascade.encoder)
 
     @torch.inference_mode()
@@ -39,7 +41,7 @@ class Link:
 
     def transmit(self, x: Tensor, snr_db: float, seed: int = 0) -> Received:
         """x [1, k] -> what the antenna sees."""
-        return self.channel(x, snr_db, [stream(seed, "channel")])
+        return self.channel(x, snr_db, [stream(seed, "channel")], **self.options)
 
     @torch.inference_mode()
     def receive(self, received: Received, header: Header, steps: int | None = None, progress=None) -> Tensor:

@@ -1,5 +1,6 @@
 """The models semcast knows by name, and loading one by name or folder."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,8 @@ STABILITY_LICENCE = "Stability AI Non-Commercial Research Community License (res
 @dataclass(frozen=True)
 class Known:
     config: ModelConfig
-    folder: Path | None  # None: not shipped
-    size_bytes: int  # of the weights: measured where shipped, else of the official bf16 files
+    folder: Path | None  # None: neither shipped nor fetched
+    size_bytes: int  # of the weights: measured where they are here, else of the official bf16 files
     about: str
 
 
@@ -26,25 +27,46 @@ def _official(name: str, stage_b) -> ModelConfig:
     return ModelConfig(name=name, licence=STABILITY_LICENCE, guidance=1.1, stage_b=stage_b)
 
 
+OFFICIAL = {  # fetched by `hub.fetch`
+    "stable-cascade-lite": _official("stable-cascade-lite", STAGE_B_LITE),
+    "stable-cascade-big": _official("stable-cascade-big", STAGE_B_BIG),
+}
+
+
+def home() -> Path:
+    """Where fetched models live: $SEMCAST_HOME, else `semcast` in the user's cache folder."""
+    if given := os.environ.get("SEMCAST_HOME"):
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or "~/.cache").expanduser() / "semcast"
+
+
 def known_models() -> dict[str, Known]:
     small = WEIGHTS / "small"
-    shipped = sum(path.stat().st_size for path in small.glob("*.safetensors"))
     return {
-        "small": Known(small_config(), small, shipped, "the default: trained by us, shipped, for a CPU"),
-        "stable-cascade-lite": Known(
-            _official("stable-cascade-lite", STAGE_B_LITE), None, 1_555_000_000, "official, the paper's size, for a GPU"
-        ),
-        "stable-cascade-big": Known(_official("stable-cascade-big", STAGE_B_BIG), None, 3_285_000_000, "official, for a GPU"),
+        "small": Known(small_config(), small, _size(small), "the default: trained by us, shipped, for a CPU"),
+        "stable-cascade-lite": _fetched("stable-cascade-lite", 1_555_000_000, "official, the paper's size, for a GPU"),
+        "stable-cascade-big": _fetched("stable-cascade-big", 3_285_000_000, "official, for a GPU"),
     }
 
 
-def load_model(name_or_folder: str | Path = "small", device: str = "cpu", dtype: str = "auto") -> Cascade:
+def _fetched(name: str, size_bytes: int, about: str) -> Known:
+    folder = home() / "models" / name
+    here = (folder / "config.json").is_file()
+    return Known(OFFICIAL[name], folder if here else None, _size(folder) if here else size_bytes, about)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def load_model(name_or_folder: str | Path = "small", device: str = "cpu", dtype: str = "auto", low_memory: bool = False) -> Cascade:
     """A model by name ("small") or by the folder that holds its config.json and weights.
 
     Args:
         device: "cpu", "cuda", "cuda:1" ...
         dtype: of Stage B and Stage A: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it.
             The encoder always runs in float32.
+        low_memory: the networks stay in main memory, and each is on the device only while it runs.
     Raises:
         InputError: no such model, device or dtype; missing or damaged weights.
     """
@@ -52,19 +74,15 @@ def load_model(name_or_folder: str | Path = "small", device: str = "cpu", dtype:
     if str(name_or_folder) in known:
         folder = known[str(name_or_folder)].folder
         if folder is None:
-            raise InputError(
-                f"model {name_or_folder!r} is not here; its weights have to be fetched first (`semcast models` lists those at hand)"
-            )
+            command = f"semcast models fetch {name_or_folder}"
+            raise InputError(f"model {name_or_folder!r} is not here; its weights have to be fetched first: `{command}`")
     else:
         folder = Path(name_or_folder)
         if not folder.is_dir():
             raise InputError(f"no model {str(name_or_folder)!r}: it is neither a folder nor one of {', '.join(known)}")
     check_device(device)
-    cascade = load_cascade(folder).to(device)
-    half = pick_dtype(dtype, device)
-    cascade.stage_b.to(half)
-    cascade.stage_a.to(half)
-    return cascade
+    cascade = load_cascade(folder, pick_dtype(dtype, device))
+    return cascade if low_memory else cascade.to(device)
 
 
 def check_device(device: str) -> None:

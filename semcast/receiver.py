@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from .cascade.diffusion import draw_noise, sample
-from .cascade.model import Cascade
+from .cascade.model import Cascade, visiting
 from .channel import Received
 from .transmitter import Header, demodulate
 
@@ -33,8 +33,10 @@ def receive(
     code, noise = condition(received, gain, header.code_shape, cascade.config.noise_aware)
     start = draw_noise(code.new_empty(len(code), cascade.config.stage_a.latent_channels, height // 4, width // 4), generators)
     denoiser = lambda x, t: cascade.denoise(x, t, code, noise)  # noqa: E731
-    latent = sample(denoiser, start, steps or cascade.config.steps, generators, progress=progress)
-    image = cascade.stage_a.decode(latent.to(cascade.stage_a.out_block[0].weight.dtype)).float()
+    with visiting(cascade.stage_b, code.device):
+        latent = sample(denoiser, start, steps or cascade.config.steps, generators, progress=progress)
+    with visiting(cascade.stage_a, code.device):
+        image = cascade.stage_a.decode(latent.to(cascade.stage_a.out_block[0].weight.dtype)).float()
     return image[..., : header.height, : header.width].clamp(0, 1)
 
 

@@ -1,39 +1,40 @@
-"""Training: three phases over one loop.
+"""Training: four phases (losses.py) over one loop.
 
     autoencoder   Stage A alone: L1 + LPIPS-VGG
     joint         encoder and Stage B together, channel noise in between, Stage A frozen
     fewstep       Stage B on its own samples: the sampler walks to a random step, that step is trained
+    denoise       Stage B on noisy conditions by the squared error of epsilon: the paper's fine-tuning
 
-What a step sees depends on (seed, step) alone, so an interrupted run that resumes makes the same losses as one that
-was never interrupted. A run folder holds config.json, log.jsonl, samples/, last/ (to resume) and model/ (to use).
+What a step sees depends on (seed, step) alone: an interrupted run that resumes makes the same losses as one that was
+never interrupted, and so do several processes that share the batch. A run folder holds config.json, log.jsonl,
+samples/, last/ (to resume) and model/ (to use).
 """
 
 import json
 import math
+import os
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import distributed as dist
 from tqdm import tqdm
 
+from . import latents
 from .cascade.checkpoint import fingerprint, load_tensors, save_model, save_tensors, write_text
-from .cascade.diffusion import add_noise, draw_noise, sample
 from .cascade.model import Cascade
-from .channel import Received, awgn
+from .channel import awgn
 from .data import Photos, Prefetcher, step_generator
 from .errors import InputError
 from .images import to_pixels, write_png
+from .losses import BUCKETS, MARGIN, PHASES, Step, update_buckets
 from .lpips import LPIPS
-from .receiver import condition, receive
+from .receiver import receive
 from .transmitter import Header, encode, modulate
-
-MARGIN = 4  # latent pixels decoded around a window and thrown away with a random offset, against grid artefacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,12 @@ class TrainConfig:
     warmup: int = 100  # steps of linear rise; then a cosine down to lr_end * lr
     lr_end: float = 0.02
     weight_decay: float = 0.01
+    beta2: float = 0.99  # of AdamW; beta1 is 0.9
+    optimiser: str = "adamw"  # or "adamw8bit": moments in 8 bits, by bitsandbytes
+    accumulate: int = 1  # parts a batch is cut into, one after the other, to save memory
+    recompute: bool = False  # gradient checkpointing in Stage B
     clip: float = 1.0  # norm of the gradient
-    ema: float = 0.999
+    ema: float = 0.999  # 0: no average, the model is the last weights
     bf16: bool = True
     compile: bool = False
     snr_min: float = -2.0  # dB, drawn uniformly for each picture
@@ -61,6 +66,10 @@ class TrainConfig:
     factor_min: float = 0.75  # encoder input side / side, drawn once a step
     factor_max: float = 0.75
     batch_norm_until: float = 0.2  # share of the steps with batch statistics in the encoder; they take brightness out of Z
+    prediction: str = ""  # what Stage B is to output from now on: "epsilon", "x0" or "v"; empty: as before
+    adaptive_weight: bool = False  # denoise: weigh each diffusion time by 1 over its running loss
+    pyramid_noise: bool = False  # denoise: diffusion noise with coarser fields in it
+    cache_crops: int = 1  # denoise with a cache: fixed crops of every picture
     condition_drop: float = 0.0  # share of pictures whose condition is zeroed, after the noise
     from_noise: float = 0.7  # share of pictures at t = 1; the others at uniform t
     latent_weight: float = 1.0  # L1 between latents, summed over five scales
@@ -81,6 +90,10 @@ class TrainConfig:
             ("window", 0 <= self.window <= self.crop - 4 * MARGIN and self.window % 4 == 0, f"a multiple of 4, {4 * MARGIN} below crop"),
             ("thumbnail_weight", not self.thumbnail_weight or self.crop >= 128, "0 for crops below 128 pixels"),
             ("lr", 0 < self.lr < 1, "between 0 and 1"),
+            ("accumulate", self.accumulate >= 1, "1 or more"),
+            ("optimiser", self.optimiser in ("adamw", "adamw8bit"), "adamw or adamw8bit"),
+            ("prediction", self.prediction in ("", "epsilon", "x0", "v"), "epsilon, x0 or v"),
+            ("cache_crops", 1 <= self.cache_crops <= 200, "1 to 200"),
             ("snr_min", -30 <= self.snr_min <= self.snr_max <= 60, "-30 <= snr_min <= snr_max <= 60"),
             ("fading", self.fading >= 0 and self.erasures >= 0 and self.fading + self.erasures <= 1, "shares, with erasures at most 1"),
             ("factor_min", 0.5 <= self.factor_min <= self.factor_max <= 1, "0.5 <= factor_min <= factor_max <= 1"),
@@ -92,128 +105,28 @@ class TrainConfig:
             raise InputError("bad training settings: " + "; ".join(bad))
 
 
-def autoencoder_loss(cascade: Cascade, images: Tensor, g: torch.Generator, config: TrainConfig, lpips: LPIPS) -> dict[str, Tensor]:
-    latent = cascade.stage_a.encode(images)
-    noise = torch.randn(latent.shape, generator=g).to(latent) * latent.detach().std()
-    return {"latent": latent.new_zeros(())} | pixel_losses(cascade, latent + config.latent_noise * noise, images, g, config, lpips)
-
-
-def joint_loss(cascade: Cascade, images: Tensor, g: torch.Generator, config: TrainConfig, lpips: LPIPS) -> dict[str, Tensor]:
-    code, noise = noisy_condition(cascade, images, g, config)
-    with torch.no_grad():
-        target = cascade.stage_a.encode(images).float()
-    t = torch.rand(len(images), generator=g)
-    t = torch.where(torch.rand(len(images), generator=g) < config.from_noise, torch.ones(()), t).to(images.device)
-    x = add_noise(target, t, torch.randn(target.shape, generator=g).to(target))
-    x0, _ = cascade.denoise(x, t, code, noise)
-    return latent_losses(x0, target, images, g, config, lpips) | pixel_losses(cascade, x0, images, g, config, lpips)
-
-
-def fewstep_loss(cascade: Cascade, images: Tensor, g: torch.Generator, config: TrainConfig, lpips: LPIPS) -> dict[str, Tensor]:
-    """Walk part of the way with the network's own predictions, without gradient, then train the next one."""
-    steps = (10, 10, 4, 2)[torch.randint(4, (), generator=g)]
-    done = int(torch.randint(steps, (), generator=g))
-    with torch.no_grad():
-        code, noise = noisy_condition(cascade, images, g, config)
-        target = cascade.stage_a.encode(images).float()
-        generators = [step_generator(int(s), 0, 0) for s in torch.randint(1 << 30, (len(images),), generator=g)]
-        x, t = sample(lambda x, t: cascade.denoise(x, t, code, noise), draw_noise(target, generators), steps, generators, stop=done)
-    x0, _ = cascade.denoise(x, t, code, noise)
-    return latent_losses(x0, target, images, g, config, lpips) | pixel_losses(cascade, x0, images, g, config, lpips)
-
-
-def latent_losses(x0: Tensor, target: Tensor, images: Tensor, g: torch.Generator, config: TrainConfig, lpips: LPIPS) -> dict[str, Tensor]:
-    """L1 between latents, at full size and averaged over blocks of 2, 4, 8 and 16: colours and layout weigh most.
-
-    At full size alone an encoder learns nothing for hundreds of steps: most of a latent is detail no code can carry.
-    """
-    difference = x0 - target
-    sizes = [size for size in (1, 2, 4, 8, 16) if size <= min(difference.shape[-2:])]
-    losses = {"latent": sum(F.avg_pool2d(difference, size).abs().mean() for size in sizes)}
-    if config.thumbnail_weight:
-        losses["thumbnail"] = thumbnail_loss(x0, target, images, g, config, lpips)
-    return losses
-
-
-def thumbnail_loss(x0: Tensor, target: Tensor, images: Tensor, g: torch.Generator, config: TrainConfig, lpips: LPIPS) -> Tensor:
-    """L1 + LPIPS-VGG at a quarter of the side, where a latent is almost a picture: no decoder runs, the whole crop is seen.
-
-    A random margin of up to 8 of its pixels is cut, or VGG's pooling grid shows as diagonal stripes.
-    The linear map from latent to colour is the least-squares fit of this batch's own true latents to its pictures.
-    """
-    with torch.no_grad(), torch.autocast(target.device.type, enabled=False):
-        truth = F.avg_pool2d(images, 4)
-        latents = F.pad(target.movedim(1, -1).reshape(-1, target.shape[1]), (0, 1), value=1.0)  # [N, 5]
-        fit = torch.linalg.solve(latents.T @ latents, latents.T @ truth.movedim(1, -1).reshape(-1, 3))  # [5, 3]
-    seen = torch.einsum("bchw,cd->bdhw", x0.float(), fit[:-1]) + fit[-1][:, None, None]
-    top, left = torch.randint(9, (2,), generator=g).tolist()
-    seen, truth = (t[..., top : t.shape[-2] - 8 + top, left : t.shape[-1] - 8 + left] for t in (seen, truth))
-    with torch.no_grad():
-        maps = lpips.maps(truth)
-    return config.pixel_weight * F.l1_loss(seen, truth) + lpips.distance(lpips.maps(seen), maps).mean()
-
-
-def noisy_condition(cascade: Cascade, images: Tensor, g: torch.Generator, config: TrainConfig) -> tuple[Tensor, Tensor]:
-    """The link's own transmitter, channel and equaliser: images -> code, noise, each [B, 16, hz, wz]."""
-    factor = config.factor_min + (config.factor_max - config.factor_min) * torch.rand((), generator=g).item()
-    z = encode(images, cascade.encoder, factor)
-    x, gain = modulate(z)
-    snr_db = config.snr_min + (config.snr_max - config.snr_min) * torch.rand(len(images), generator=g)
-    if not config.channel_noise:
-        snr_db = torch.full_like(snr_db, 100.0)
-    generators = [step_generator(int(s), 0, 1) for s in torch.randint(1 << 30, (len(images),), generator=g)]
-    received = uneven(awgn(x, snr_db.to(x.device), generators), x, g, config)
-    code, noise = condition(received, gain, z.shape[1:], cascade.config.noise_aware)
-    keep = (torch.rand(len(images), generator=g) >= config.condition_drop).to(code)
-    return code * keep[:, None, None, None], noise
-
-
-def uneven(received: Received, x: Tensor, g: torch.Generator, config: TrainConfig) -> Received:
-    """Let some pictures' symbols fade and others' get lost, so that a receiver learns to read the noise map.
-
-    Interleaved OFDM over a multipath channel looks like independent Rayleigh fading to the code; so do lost packets like
-    lost symbols. Drawn for every picture alike, then chosen: what one picture gets does not depend on the shares.
-    """
-    if not config.fading + config.erasures:
-        return received
-    y, h, noise_var = received
-    kind = torch.rand(len(x), 1, generator=g).to(x.device)
-    re, im = torch.randn(2, *x.shape, generator=g).to(x.device)
-    lost = torch.rand(x.shape, generator=g) < 0.5 * torch.rand(len(x), 1, generator=g)
-    h = torch.where(kind < config.fading, torch.complex(re, im) / 2**0.5, h)
-    noise_var = torch.where((kind >= 1 - config.erasures) & lost.to(x.device), torch.inf, noise_var)
-    return Received(torch.where(noise_var.isinf(), 0, y - x + h * x), h, noise_var)
-
-
-def pixel_losses(
-    cascade: Cascade, latent: Tensor, images: Tensor, g: torch.Generator, config: TrainConfig, lpips: LPIPS
-) -> dict[str, Tensor]:
-    """Decode a random window of the latent and compare it with the picture. Its offset is any pixel, not any block."""
-    if not config.window:
-        return {}
-    side = config.window // 4 + MARGIN  # latent pixels
-    top, left = (int(torch.randint(n - side + 1, (), generator=g)) for n in latent.shape[-2:])
-    decoded = cascade.stage_a.decode(latent[..., top : top + side, left : left + side]).float()
-    v, w = torch.randint(4 * MARGIN + 1, (2,), generator=g).tolist()
-    decoded = decoded[..., v : v + config.window, w : w + config.window]
-    truth = images[..., 4 * top + v : 4 * top + v + config.window, 4 * left + w : 4 * left + w + config.window]
-    with torch.no_grad():
-        maps = lpips.maps(truth)
-    return {"pixel": F.l1_loss(decoded, truth), "lpips": lpips.distance(lpips.maps(decoded), maps).mean()}
-
-
-PHASES: dict[str, tuple[Callable, tuple[str, ...]]] = {  # name: loss, networks that learn
-    "autoencoder": (autoencoder_loss, ("stage_a",)),
-    "joint": (joint_loss, ("encoder", "stage_b")),
-    "fewstep": (fewstep_loss, ("stage_b",)),
-}
-
+SCSIC = TrainConfig(  # arXiv 2507.17416, section 4; what it leaves open as in Stability-AI/StableCascade, train/train_b.py
+    phase="denoise",
+    steps=15_000,
+    lr=1e-4,
+    batch=4,
+    warmup=1,
+    lr_end=1.0,
+    beta2=0.999,
+    ema=0.0,
+    snr_min=1.0,
+    snr_max=20.0,
+    crop=512,
+    save_every=500,
+)
 PRESETS = {  # what won so far; LOG.md tells what each setting was measured against
     "autoencoder": TrainConfig(phase="autoencoder", steps=1300, lr=2e-3, crop=128, window=96, lpips_weight=0.5),
     "joint": TrainConfig(
         phase="joint", steps=4000, lr=1e-3, window=0, thumbnail_weight=1.0, latent_weight=0.5, from_noise=0.85, batch_norm_until=0.2
     ),
     "fewstep": TrainConfig(phase="fewstep", steps=600, lr=6e-4, window=96, pixel_weight=3.0, thumbnail_weight=0.5, latent_weight=0.3),
+    "scsic-512": SCSIC,
+    "scsic-1024": replace(SCSIC, crop=1024),
 }
 
 
@@ -222,25 +135,37 @@ def train(
     photos: Photos,
     config: TrainConfig,
     folder: Path,
-    lpips: LPIPS,
+    lpips: LPIPS | None = None,
     device: str = "cpu",
     resume: bool = False,
     command: str = "",
+    cache: Path | None = None,
     progress: bool = True,
 ) -> Path:
     """Run or resume one phase. Returns the folder of the trained model (EMA weights), `folder`/model.
 
+    Started by torchrun or `accelerate launch`, every process takes its share of each batch, and the first one writes.
+
+    Args:
+        lpips: VGG, for the phases that use it.
+        cache: folder for the latents of fixed crops ("denoise" only): see latents.py.
     Raises:
         InputError: the folder already holds a run and `resume` is False, or the loss is not finite.
     """
     folder, last = Path(folder), Path(folder) / "last"
-    if not last.exists() and last.with_name("last.old").exists():  # interrupted between the two renames of `_save`
+    rank, processes = start_processes(device)
+    writes = rank == 0
+    if config.batch % (processes * config.accumulate):
+        raise InputError(f"batch {config.batch} cannot be shared by {processes} processes in {config.accumulate} parts each")
+    if writes and not last.exists() and last.with_name("last.old").exists():  # interrupted between the two renames of `_save`
         last.with_name("last.old").rename(last)
     if last.exists() and not resume:
         raise InputError(f"{folder} already holds a run; continue it with --resume or choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     if config.fading + config.erasures:
         cascade = with_noise_map(cascade)
+    if config.prediction:
+        cascade.config = replace(cascade.config, prediction=config.prediction)
     loss_function, learning = PHASES[config.phase]
     cascade.to(device).eval().requires_grad_(False)
     parameters = {}
@@ -250,27 +175,46 @@ def train(
     for module in cascade.encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.05  # batches are small; a longer memory gives steadier statistics
-    lpips.to(device)
-    optimiser = torch.optim.AdamW(parameters.values(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True)
-    ema = {k: v.detach().clone() for k, v in cascade.state_dict().items() if k.split(".")[0] in learning}
+    if lpips is not None:
+        lpips.to(device)
+    optimiser = make_optimiser(parameters, config)
+    ema = {k: v.detach().clone() for k, v in cascade.state_dict().items() if k.split(".")[0] in learning} if config.ema else {}
+    buckets = torch.ones(BUCKETS)
     frozen = {name: fingerprint(network) for name, network in cascade.named_children() if name not in learning}
     start = 0
     if resume and last.exists():
-        start = _load(last, cascade, parameters, optimiser, ema, config, frozen)
-        rows = (folder / "log.jsonl").read_text().splitlines(keepends=True)
-        write_text(folder / "log.jsonl", "".join(row for row in rows if json.loads(row)["step"] < start))
+        start = _load(last, cascade, parameters, optimiser, ema, buckets, config, frozen)
+        if writes:
+            rows = (folder / "log.jsonl").read_text().splitlines(keepends=True)
+            write_text(folder / "log.jsonl", "".join(row for row in rows if json.loads(row)["step"] < start))
     run = {"config": asdict(config), "model": asdict(cascade.config), "command": command, "pictures": len(photos)}
-    write_text(folder / "config.json", json.dumps(run, indent=1) + "\n")
+    if writes:
+        write_text(folder / "config.json", json.dumps(run, indent=1) + "\n")
+    cascade.stage_b.recompute = config.recompute
     if config.compile:
         cascade.stage_b.compile()
+    if cache is not None:
+        if config.phase != "denoise":
+            raise InputError(f"a cache of latents serves the phase denoise, not {config.phase}")
+        if writes:
+            latents.fill(cache, cascade, photos, config, device, progress)
+        wait_for_all(processes)
 
-    preview = photos.crops(256, 4, step_generator(config.seed, 0, 9))
-    batches = Prefetcher(lambda step: photos.crops(config.crop, config.batch, step_generator(config.seed, step, 0)))
-    weights = {"latent": config.latent_weight, "pixel": config.pixel_weight, "lpips": config.lpips_weight}
-    weights["thumbnail"] = config.thumbnail_weight
-    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, disable=not progress, desc=config.phase)
+    def make(step: int) -> list[Tensor | tuple[Tensor, Tensor]]:
+        """This process's parts of the batch."""
+        parts = []
+        for rows in shares(config, rank, processes):
+            g = step_generator(config.seed, step, 0)
+            made = latents.read(cache, photos, config, g, rows) if cache else photos.crops(config.crop, config.batch, g, rows)
+            parts.append(made)
+        return parts
+
+    preview = photos.crops(min(config.crop, 512), 4, step_generator(config.seed, 0, 9))
+    batches = Prefetcher(make)
+    board = scalars(folder / "tensorboard") if writes else None
+    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, disable=not (progress and writes), desc=config.phase)
     try:
-        with open(folder / "log.jsonl", "a") as log:
+        with open(folder / "log.jsonl" if writes else os.devnull, "a") as log:
             began = time.monotonic()
             for step in bar:
                 lr = learning_rate(config, step)
@@ -279,36 +223,115 @@ def train(
                 for name in learning:
                     getattr(cascade, name).train()
                 cascade.encoder.train("encoder" in learning and step < config.batch_norm_until * config.steps)
-                torch.manual_seed(step_generator(config.seed, step, 3).initial_seed())  # dropout knows no other generator
-                images = batches(step).to(device)
-                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.bf16):
-                    losses = loss_function(cascade, images, step_generator(config.seed, step, 1), config, lpips)
-                    loss = sum(weights[k] * v for k, v in losses.items())
                 optimiser.zero_grad(set_to_none=True)
-                loss.backward()
+                found = []  # of each part: the loss and its terms
+                for rows, part in zip(shares(config, rank, processes), batches(step)):
+                    # dropout knows no other generator
+                    torch.manual_seed(step_generator(config.seed, step, 3).initial_seed() + rows.start)
+                    part = tuple(p.to(device) for p in part) if isinstance(part, tuple) else part.to(device)
+                    draws = Step(step_generator(config.seed, step, 1), config.batch, rows, torch.device(device), buckets.to(device))
+                    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.bf16):
+                        terms = loss_function(cascade, part, draws, config, lpips)
+                        loss = sum(weight * terms[k].mean() for k, weight in weights(config).items() if k in terms)
+                    (loss / config.accumulate).backward()
+                    found.append({"loss": loss.detach()} | {k: v.detach().float() for k, v in terms.items()})
+                terms = gather(found, parameters.values(), processes)
                 norm = nn.utils.clip_grad_norm_(parameters.values(), config.clip)
                 if not torch.isfinite(norm):
+                    names = {photos.items[i][0] for i in photos.picks(config.batch, step_generator(config.seed, step, 0))}
                     raise InputError(
-                        f"the loss or its gradient is not finite at step {step} (seed {config.seed}); lower lr, or look at its pictures"
+                        f"the loss or its gradient is not finite at step {step} (seed {config.seed}); lower lr, or look at its "
+                        f"pictures: {', '.join(sorted(names))}"
                     )
                 optimiser.step()
+                if config.adaptive_weight:
+                    update_buckets(buckets, terms["bucket"].long(), terms["error"])
                 update_ema(ema, cascade, min(config.ema, (1 + step) / (10 + step)))
-                row = {"step": step, "loss": loss.item(), **{k: v.item() for k, v in losses.items()}, "grad": norm.item(), "lr": lr}
-                log.write(json.dumps(row | {"time_s": round(time.monotonic() - began, 2)}) + "\n")
+                row = {"step": step} | {k: v.mean().item() for k, v in terms.items() if k != "bucket"}
+                row |= {"grad": norm.item(), "lr": lr, "time_s": round(time.monotonic() - began, 2)}
+                log.write(json.dumps(row) + "\n")
                 log.flush()
+                if board:
+                    for name in row.keys() - {"step", "time_s"}:
+                        board.add_scalar(name, row[name], step)
                 bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
                 done = step + 1
-                if done % config.save_every == 0 or done == config.steps:
-                    _save(last, cascade, optimiser, parameters, ema, config, frozen, done)
-                if done % config.sample_every == 0 or done == config.steps:
+                if writes and (done % config.save_every == 0 or done == config.steps):
+                    _save(last, cascade, optimiser, parameters, ema, buckets, config, frozen, done)
+                if writes and (done % config.sample_every == 0 or done == config.steps):
                     write_preview(with_weights(cascade, ema), preview.to(device), folder / "samples" / f"{done:06d}.png", config.phase)
     finally:
         batches.close()
-    trained = with_weights(cascade, ema)
-    if config.phase == "autoencoder":
-        trained = calibrated(trained, preview=photos.crops(256, 64, step_generator(config.seed, 0, 8)).to(device))
-    save_model(trained, folder / "model")
+        if board:
+            board.close()
+        cascade.stage_b.recompute = False
+    if writes:
+        trained = with_weights(cascade, ema)
+        if config.phase == "autoencoder":
+            trained = calibrated(trained, preview=photos.crops(256, 64, step_generator(config.seed, 0, 8)).to(device))
+        save_model(trained, folder / "model")
+    wait_for_all(processes)
     return folder / "model"
+
+
+def weights(config: TrainConfig) -> dict[str, float]:
+    """Of the terms of a loss; the other terms are only logged."""
+    terms = ("latent", "pixel", "lpips", "thumbnail")
+    return {"epsilon": 1.0} | {term: getattr(config, f"{term}_weight") for term in terms}
+
+
+def shares(config: TrainConfig, rank: int, processes: int) -> list[slice]:
+    """Rows of the batch that process `rank` works on, one slice for each part."""
+    size = config.batch // (processes * config.accumulate)
+    first = rank * config.accumulate
+    return [slice((first + i) * size, (first + i + 1) * size) for i in range(config.accumulate)]
+
+
+def start_processes(device: str) -> tuple[int, int]:
+    """(rank, number of processes), as torchrun and `accelerate launch` set them in the environment."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    return (dist.get_rank(), processes) if processes > 1 else (0, 1)
+
+
+def wait_for_all(processes: int) -> None:
+    if processes > 1:
+        dist.barrier()
+
+
+def gather(found: list[dict[str, Tensor]], parameters, processes: int) -> dict[str, Tensor]:
+    """Average gradients over processes; put the terms of all parts and processes together, in the batch's order."""
+    terms = {k: torch.cat([part[k].reshape(-1).cpu() for part in found]) for k in found[0]}
+    if processes > 1:
+        for p in parameters:
+            if p.grad is not None:
+                dist.all_reduce(p.grad)
+                p.grad /= processes
+        everyone = [None] * processes
+        dist.all_gather_object(everyone, terms)
+        terms = {k: torch.cat([each[k] for each in everyone]) for k in terms}
+    return terms
+
+
+def make_optimiser(parameters: dict[str, Tensor], config: TrainConfig) -> torch.optim.Optimizer:
+    settings = {"lr": config.lr, "betas": (0.9, config.beta2), "weight_decay": config.weight_decay}
+    if config.optimiser == "adamw":
+        return torch.optim.AdamW(parameters.values(), fused=True, **settings)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise InputError("optimiser adamw8bit needs bitsandbytes; pip install 'semcast[train]'") from None
+    return AdamW8bit(parameters.values(), **settings)
+
+
+def scalars(folder: Path):
+    """A TensorBoard writer, or None where tensorboard is not installed; log.jsonl holds the same."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -373,17 +396,20 @@ def write_preview(cascade: Cascade, images: Tensor, path: Path, phase: str) -> N
     write_png(path, np.concatenate([np.concatenate([to_pixels(i[None]) for i in row], axis=1) for row in rows], axis=0))
 
 
-def _save(last: Path, cascade, optimiser, parameters, ema, config, frozen, done: int) -> None:
+def _save(last: Path, cascade, optimiser, parameters, ema, buckets, config, frozen, done: int) -> None:
     """Write a new folder, then swap: an interrupt leaves the old checkpoint or the new one, never half of each."""
     partial = last.with_name("last.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     moments = {}
     for name, p in parameters.items():
-        moments |= {f"{name}|{k}": torch.as_tensor(v) for k, v in optimiser.state[p].items()}
-    save_tensors({k: v.clone() for k, v in cascade.state_dict().items() if k in ema}, partial / "network.safetensors")
+        state = {k: torch.as_tensor(v) for k, v in optimiser.state[p].items()}
+        moments |= {f"{name}|{k}": v.clone() if k.startswith("qmap") else v for k, v in state.items()}  # parameters share a qmap
+    learning = PHASES[config.phase][1]
+    learnt = {k: v.clone() for k, v in cascade.state_dict().items() if k.split(".")[0] in learning}
+    save_tensors(learnt, partial / "network.safetensors")
     save_tensors(ema, partial / "ema.safetensors")
-    save_tensors(moments, partial / "optimiser.safetensors")
+    save_tensors(moments | {"buckets": buckets}, partial / "optimiser.safetensors")
     write_text(partial / "state.json", json.dumps({"step": done, "config": asdict(config), "frozen": frozen}) + "\n")
     old = last.with_name("last.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -393,7 +419,7 @@ def _save(last: Path, cascade, optimiser, parameters, ema, config, frozen, done:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _load(last: Path, cascade, parameters, optimiser, ema, config, frozen) -> int:
+def _load(last: Path, cascade, parameters, optimiser, ema, buckets, config, frozen) -> int:
     state = json.loads((last / "state.json").read_text())
     if state["config"] != json.loads(json.dumps(asdict(config))):
         changed = [k for k, v in asdict(config).items() if state["config"].get(k) != v]
@@ -404,7 +430,9 @@ def _load(last: Path, cascade, parameters, optimiser, ema, config, frozen) -> in
     for key, value in load_tensors(last / "ema.safetensors").items():
         ema[key].copy_(value)
     moments = load_tensors(last / "optimiser.safetensors")
+    buckets.copy_(moments.pop("buckets"))
     for name, p in parameters.items():
         keys = [k for k in moments if k.startswith(name + "|")]
-        optimiser.state[p] = {k.rsplit("|", 1)[1]: moments[k].to(p.device) for k in keys}
+        state_of_p = {k.rsplit("|", 1)[1]: moments[k].to(p.device) for k in keys}  # bitsandbytes counts steps in plain integers
+        optimiser.state[p] = {k: v.item() if v.ndim == 0 and not v.is_floating_point() else v for k, v in state_of_p.items()}
     return state["step"]

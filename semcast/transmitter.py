@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .cascade.encoder import LATENT_CHANNELS, STRIDE, Encoder
+from .cascade.model import visiting
 from .errors import InputError
 
 PAD_MULTIPLE = 64  # sides of what Stage B and Stage A work on
@@ -98,7 +99,8 @@ def encoder_sides(sides: tuple[int, int], factor: float) -> tuple[int, int]:
 
 def encode(image: Tensor, encoder: Encoder, factor: float) -> Tensor:
     """Padded image [B, 3, H, W] -> Z [B, 16, hz, wz]. Nearest neighbour, as Stable Cascade was trained."""
-    return encoder(F.interpolate(image, size=encoder_sides(image.shape[-2:], factor), mode="nearest"))
+    with visiting(encoder, image.device):
+        return encoder(F.interpolate(image, size=encoder_sides(image.shape[-2:], factor), mode="nearest"))
 
 
 def modulate(z: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,6 +54,12 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     return (np.asarray(coarse, dtype=np.float64) + rng.normal(0, 8, (height, width, 3))).clip(0, 255).astype(np.uint8)
 
 
+@pytest.fixture(autouse=True)
+def no_fetched_models(tmp_path_factory, monkeypatch):
+    """What this user has fetched changes no test."""
+    monkeypatch.setenv("SEMCAST_HOME", str(tmp_path_factory.getbasetemp() / "no-home"))
+
+
 @pytest.fixture
 def cli(capsys):
     """cli("send", "x.png", ...) -> (exit code, stdout, stderr)."""

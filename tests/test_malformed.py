@@ -168,7 +168,7 @@ CASES = [  # command line, what it must be told
     (f"receive y.sem {RECEIVE} --dtype int8", "argument --dtype: invalid choice: 'int8'"),
     # models
     *((f"send good.png -o new.sem --model {n}", f"no model '{n}': it is neither a folder nor one of small, ") for n in ("big", "good.png")),
-    ("send good.png -o new.sem --model stable-cascade-lite", "its weights have to be fetched first"),
+    ("send good.png -o new.sem --model stable-cascade-lite", "have to be fetched first: `semcast models fetch stable-cascade-lite`"),
     ("send good.png -o new.sem --model m-none", "no model in m-none: config.json is missing"),
     ("send good.png -o new.sem --model m-json", "cannot read m-json/config.json: "),
     ("send good.png -o new.sem --model m-deep", "cannot read m-deep/config.json: "),

@@ -23,7 +23,11 @@ def save_model(cascade: Cascade, folder: Path, dtype: torch.dtype = torch.float3
     for name in NETWORKS:
         tensors = {k: _stored(v, dtype) for k, v in getattr(cascade, name).state_dict().items()}
         save_tensors(tensors, folder / f"{name}.safetensors")
-    write_text(folder / "config.json", json.dumps(asdict(cascade.config), indent=1) + "\n")
+    save_config(cascade.config, folder)
+
+
+def save_config(config: ModelConfig, folder: Path) -> None:
+    write_text(folder / "config.json", json.dumps(asdict(config), indent=1) + "\n")
 
 
 def load_config(folder: Path) -> ModelConfig:
@@ -39,7 +43,7 @@ def load_config(folder: Path) -> ModelConfig:
     except (TypeError, AttributeError) as error:
         raise InputError(f"{path} is no model description: {error}") from None
     rules = [
-        ("prediction", config.prediction in ("epsilon", "x0")),
+        ("prediction", config.prediction in ("epsilon", "x0", "v")),
         ("steps", 1 <= config.steps <= 1000),
         ("factor", 0.5 <= config.factor <= 1),
     ]
@@ -48,8 +52,10 @@ def load_config(folder: Path) -> ModelConfig:
     return config
 
 
-def load_cascade(folder: Path) -> Cascade:
-    """The model in `folder`, float32, in evaluation mode, without gradients.
+def load_cascade(folder: Path, dtype: torch.dtype = torch.float32) -> Cascade:
+    """The model in `folder`, in evaluation mode, without gradients. Stage B and Stage A in `dtype`, the encoder in float32.
+
+    What the file holds in that precision already is not copied but mapped: it takes memory when it is used.
 
     Raises:
         InputError: a file is missing or damaged, or its tensors do not fit config.json (the first wrong key is named).
@@ -64,18 +70,19 @@ def load_cascade(folder: Path) -> Cascade:
         network = getattr(cascade, name)
         tensors = load_tensors(Path(folder) / f"{name}.safetensors")
         check_keys(network, tensors, f"{folder}/{name}.safetensors")
-        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, assign=True)
+        kind = torch.float32 if name == "encoder" else dtype
+        network.load_state_dict({k: v.to(kind) if v.is_floating_point() else v for k, v in tensors.items()}, assign=True)
     return cascade.eval().requires_grad_(False)
 
 
-def check_keys(network: nn.Module, tensors: dict, where: str) -> None:
+def check_keys(network: nn.Module, tensors: dict, where: str, cause: str = "it belongs to another network") -> None:
     expected = network.state_dict()
     for kind, keys in (("lacks", expected.keys() - tensors.keys()), ("has the unknown", tensors.keys() - expected.keys())):
         if keys:
-            raise InputError(f"{where} {kind} tensor {min(keys)} ({len(keys)} such); it belongs to another network")
+            raise InputError(f"{where} {kind} tensor {min(keys)} ({len(keys)} such); {cause}")
     for key, tensor in expected.items():
         if tensor.shape != tensors[key].shape:
-            raise InputError(f"{where}: {key} is {list(tensors[key].shape)}, expected {list(tensor.shape)}")
+            raise InputError(f"{where}: {key} is {list(tensors[key].shape)}, expected {list(tensor.shape)}; {cause}")
         if tensor.is_floating_point() != tensors[key].is_floating_point():
             raise InputError(f"{where}: {key} holds {tensors[key].dtype}, expected {tensor.dtype}")
 

@@ -1,4 +1,4 @@
-"""Diffusion: the cosine schedule, the two ways a network can predict, and the DDPM and DDIM samplers.
+"""Diffusion: the cosine schedule, the three ways a network can predict, and the DDPM and DDIM samplers.
 
 Variance preserving: x_t = a(t) x0 + b(t) eps, a^2 = abar(t), b^2 = 1 - abar(t), t from 0 (clean) to 1 (noise).
 `sigma` is diffusion noise only; channel noise is `noise_var` everywhere in this package.
@@ -31,6 +31,11 @@ def network_time(t: Tensor) -> Tensor:
     return ((1 + S) * (2 / math.pi) * torch.acos(root) - S).float()
 
 
+def log_snr(t: Tensor) -> Tensor:
+    """ln(abar / (1 - abar)), from -9.21 at t = 1 to 9.21 at t = 0."""
+    return torch.logit(alpha_bar(t)).float()
+
+
 def scales(t: Tensor) -> tuple[Tensor, Tensor]:
     """t [B] -> a, b, each [B, 1, 1, 1]."""
     abar = alpha_bar(t)[:, None, None, None]
@@ -44,10 +49,12 @@ def add_noise(x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
 
 
 def x0_and_eps(output: Tensor, x: Tensor, t: Tensor, prediction: str) -> tuple[Tensor, Tensor]:
-    """What a network's output says of both. prediction: "epsilon" (official) or "x0"."""
+    """What a network's output says of both. prediction: "epsilon" (official), "x0" or "v" (a eps - b x0)."""
     a, b = scales(t)
     if prediction == "epsilon":
         return (x - b * output) / a, output
+    if prediction == "v":
+        return a * x - b * output, b * x + a * output
     return output, (x - a * output) / b
 
 

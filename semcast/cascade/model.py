@@ -1,7 +1,9 @@
 """A cascade: the three networks of one model, and the settings that say how they are used."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from .diffusion import guide, network_time, scales, x0_and_eps
@@ -16,7 +18,7 @@ class ModelConfig:
 
     name: str
     licence: str
-    prediction: str = "epsilon"  # what Stage B outputs: "epsilon", or "x0" from an input scaled by a(t)
+    prediction: str = "epsilon"  # what Stage B outputs: "epsilon", "v", or "x0" from an input scaled by a(t)
     noise_aware: bool = False  # MMSE scaling and the noise level as `sca`; the official networks are blind to both
     guidance: float = 1.0  # classifier-free guidance scale; 1 means one forward pass a step
     factor: float = 0.75  # encoder input side / image side
@@ -37,7 +39,14 @@ class Cascade(nn.Module):
         self.stage_b = StageB(config.stage_b)
 
     def denoise(self, x: Tensor, t: Tensor, code: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """One denoiser evaluation: x [B, 4, h, w], t [B], condition -> (x0, eps) in float32.
+        """`predict`, guided as the model's `guidance` says: with a scale other than 1 a second pass sees a code of zeros."""
+        output = self._output(x, t, code, noise)
+        if self.config.guidance != 1.0:
+            output = guide(output, self._output(x, t, code * 0, noise), self.config.guidance)
+        return x0_and_eps(output, x, t, self.config.prediction)
+
+    def predict(self, x: Tensor, t: Tensor, code: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """One evaluation of Stage B: x [B, 4, h, w], t [B], condition -> (x0, eps) in float32.
 
         Args:
             code: [B, 16, hz, wz], from `receiver.condition`.
@@ -46,15 +55,34 @@ class Cascade(nn.Module):
         A network that predicts x0 is shown a(t) x, so that what is mostly noise weighs little: at t = 1 it works as a
         plain decoder of the code. (Shown x itself, ours had learnt no colour after 250 steps.)
         """
+        return x0_and_eps(self._output(x, t, code, noise), x, t, self.config.prediction)
+
+    def _output(self, x: Tensor, t: Tensor, code: Tensor, noise: Tensor) -> Tensor:
         dtype = self.stage_b.clf[1].weight.dtype
         r = network_time(t)
         shown = x * scales(t)[0] if self.config.prediction == "x0" else x
         sca = noise.mean(dim=(1, 2, 3)) if self.config.noise_aware else None
         spread = noise - sca[:, None, None, None] if self.config.noise_aware else None
-        output = self.stage_b(shown.to(dtype), r, code, sca, noise=spread).float()
-        if self.config.guidance != 1.0:
-            output = guide(output, self.stage_b(shown.to(dtype), r, code * 0, sca).float(), self.config.guidance)
-        return x0_and_eps(output, x, t, self.config.prediction)
+        return self.stage_b(shown.to(dtype), r, code, sca, noise=spread).float()
+
+
+@contextmanager
+def visiting(network: nn.Module, device: torch.device):
+    """Let a network that waits in main memory run on the device of its input, then free it there (`--low-memory`).
+
+    Does nothing for a network that lives on a device already.
+    """
+    if device.type == "cpu" or next(network.parameters()).device.type != "cpu":
+        yield
+        return
+    kept = network.state_dict()  # nothing is copied back
+    with torch.inference_mode(False):  # a tensor made in inference mode could not go into a parameter
+        network.to(device)
+    try:
+        yield
+    finally:
+        with torch.inference_mode(False):
+            network.load_state_dict(kept, assign=True)
 
 
 def small_config() -> ModelConfig:

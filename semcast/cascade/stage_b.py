@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,7 @@ class StageB(nn.Module):
     def __init__(self, config: StageBConfig = STAGE_B_LITE):
         super().__init__()
         self.config = config
+        self.recompute = False  # in training: keep no activations inside blocks, compute them again for the gradient
         hidden, levels = config.hidden, len(config.hidden)
         patched = config.latent_channels * PATCH**2
 
@@ -144,18 +146,29 @@ class StageB(nn.Module):
         skips = []
         for downscaler, blocks in zip(self.down_downscalers, self.down_blocks):
             x = _channels_first(downscaler, x)
-            x = _run(blocks, x, None, time, tokens)
+            x = self._run(blocks, x, None, time, tokens)
             skips.append(x)
         for i, (blocks, upscaler, mappers) in enumerate(zip(self.up_blocks, self.up_upscalers, self.up_repeat_mappers)):
             skip = skips.pop()
             if i and x.shape != skip.shape:  # sides that are no multiple of 64
                 x = _stretch(x.permute(0, 3, 1, 2).float(), skip.permute(0, 3, 1, 2)).to(dtype).permute(0, 2, 3, 1)
             for mapper in (*mappers, None):
-                x = _run(blocks, x, skip if i else None, time, tokens)
+                x = self._run(blocks, x, skip if i else None, time, tokens)
                 if mapper is not None:
                     x = _channels_first(mapper, x)
             x = _channels_first(upscaler, x)
         return self.clf(x.permute(0, 3, 1, 2))
+
+    def _run(self, blocks: nn.ModuleList, x: Tensor, skip: Tensor | None, time: Tensor, tokens: Tensor) -> Tensor:
+        """One pass through a level. The skip enters its first block, on every pass."""
+        for block in blocks:
+            extra = {ResBlock: skip, TimestepBlock: time, AttnBlock: tokens}[type(block)]
+            skip = None if isinstance(block, ResBlock) else skip
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, extra, use_reentrant=False)
+            else:
+                x = block(x, extra)
+        return x
 
 
 class ResBlock(nn.Module):
@@ -259,15 +272,3 @@ def _stretch(x: Tensor, like: Tensor) -> Tensor:
 
 def _channels_first(module: nn.Module, x: Tensor) -> Tensor:
     return module(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-
-def _run(blocks: nn.ModuleList, x: Tensor, skip: Tensor | None, time: Tensor, tokens: Tensor) -> Tensor:
-    """One pass through a level. The skip enters its first block, on every pass."""
-    for block in blocks:
-        if isinstance(block, ResBlock):
-            x, skip = block(x, skip), None
-        elif isinstance(block, TimestepBlock):
-            x = block(x, time)
-        else:
-            x = block(x, tokens)
-    return x

@@ -1,0 +1,230 @@
+"""Fine-tuning Stage B on noisy conditions: the paper's loss, shared batches, cached latents, mixed data."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import photo, tiny_cascade, tiny_config
+from diffusers import DDIMScheduler
+from PIL import Image
+from safetensors.torch import load_file
+from test_train import config, fail_at, interrupt, log, seeded, whole_step
+
+from semcast import latents, losses
+from semcast.cascade.checkpoint import save_model
+from semcast.cascade.diffusion import add_noise, log_snr, scales, x0_and_eps
+from semcast.cli import PRESETS as NAMES
+from semcast.data import Photos, step_generator
+from semcast.errors import InputError
+from semcast.train import PRESETS, train
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("pictures")
+    for i in range(5):
+        Image.fromarray(photo(90, 120, seed=i)).save(root / f"{i}.png")
+    return root
+
+
+def official(**changes):
+    """A tiny model of the official kind: epsilon, blind to the noise, guided."""
+    stage_b = replace(tiny_config().stage_b, noise_map=False)
+    return tiny_cascade(prediction="epsilon", noise_aware=False, guidance=1.1, stage_b=stage_b, **changes)
+
+
+def test_the_presets_are_the_papers_recipe_and_the_command_line_knows_them():
+    assert tuple(PRESETS) == NAMES
+    for name, side in (("scsic-512", 512), ("scsic-1024", 1024)):
+        c = PRESETS[name]
+        assert (c.phase, c.steps, c.batch, c.lr, c.snr_min, c.snr_max, c.crop) == ("denoise", 15_000, 4, 1e-4, 1, 20, side)
+        assert c.lr_end == 1 and (c.factor_min, c.factor_max) == (0.75, 0.75)  # constant rate, [16, side * 3/128, ...]
+
+
+def test_a_network_that_says_nothing_has_the_loss_of_white_noise(folder):
+    """eps = 0 predicted, so the error is the mean square of the noise: 1, standard error sqrt(2 / n)."""
+    cascade = official()
+    for p in cascade.stage_b.clf.parameters():
+        p.zero_()
+    images = Photos([folder]).crops(64, 8, seeded(0))
+    terms = losses.denoise_loss(cascade, images, whole_step(8), config("denoise", batch=8))
+    assert terms["error"].mean().item() == pytest.approx(1, abs=4 * (2 / (8 * 4 * 16 * 16)) ** 0.5)
+    assert torch.equal(terms["epsilon"], terms["error"])  # buckets of one
+
+
+def test_guidance_is_for_sampling_and_not_for_training():
+    x, code = torch.randn(2, 4, 16, 16, generator=seeded(0)), torch.randn(2, 16, 2, 2, generator=seeded(1))
+    t, noise = torch.tensor([0.9, 0.5]), torch.zeros(2, 16, 2, 2)
+    guided, plain = official(), official()
+    plain.config = replace(plain.config, guidance=1.0)
+    assert torch.equal(guided.predict(x, t, code, noise)[1], plain.denoise(x, t, code, noise)[1])
+    assert not torch.equal(guided.denoise(x, t, code, noise)[1], plain.denoise(x, t, code, noise)[1])
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_predictions_agree_with_diffusers(prediction):
+    x, output = torch.randn(2, 4, 8, 8, generator=seeded(0)), torch.randn(2, 4, 8, 8, generator=seeded(1))
+    t = torch.tensor([0.3, 0.3])
+    a, _ = scales(t)
+    scheduler = DDIMScheduler(
+        num_train_timesteps=1, prediction_type={"v": "v_prediction"}.get(prediction, prediction), clip_sample=False, set_alpha_to_one=True
+    )
+    scheduler.alphas_cumprod = (a[:1] ** 2).flatten()
+    scheduler.set_timesteps(1)
+    theirs = scheduler.step(output, 0, x).pred_original_sample
+    ours, eps = x0_and_eps(output, x, t, prediction)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert torch.allclose(add_noise(ours, t, eps), x, atol=1e-5)
+
+
+def test_pyramid_noise_has_unit_variance_and_the_published_spread_of_means():
+    for side, spread in ((256, 0.11), (128, 0.14)):  # standard deviation of an image's mean
+        noise = losses.pyramid_noise(torch.empty(24, 4, side, side), [seeded(i) for i in range(24)])
+        assert noise.square().mean().item() == pytest.approx(1, abs=0.03)
+        assert noise.mean(dim=(2, 3)).std().item() == pytest.approx(spread, abs=0.03)
+
+
+def test_the_adaptive_weight_is_one_over_the_running_loss():
+    buckets = torch.ones(losses.BUCKETS)
+    bucket = losses.buckets_of(torch.tensor([1.0, 0.5, 0.001]))
+    snr = log_snr(torch.tensor([1.0, 0.5, 0.001]))
+    assert [round((v + 10) / 20 * losses.BUCKETS) for v in snr.tolist()] == pytest.approx(bucket.tolist(), abs=1)
+    for _ in range(3):
+        losses.update_buckets(buckets, bucket[:1], torch.tensor([0.2]))
+    assert buckets[bucket[0]].item() == pytest.approx(0.2 + 0.8 * 0.99**3)
+    assert (buckets != 1).sum() == 1
+
+
+def test_the_adaptive_weight_is_used_and_survives_an_interruption(tmp_path, folder):
+    c = config("denoise", steps=4, save_every=2, adaptive_weight=True, pyramid_noise=True, condition_drop=0.3)
+    whole = train(official(), Photos([folder]), c, tmp_path / "whole", progress=False)
+    rows = log(whole.parent)
+    assert rows[0]["epsilon"] == pytest.approx(rows[0]["error"])
+    buckets = load_file(whole.parent / "last" / "optimiser.safetensors")["buckets"]
+    assert 0 < (buckets != 1).sum() <= 8
+
+
+@pytest.mark.parametrize("changes", [{"accumulate": 2}, {"accumulate": 4, "recompute": True}], ids=["in halves", "one by one"])
+def test_a_batch_in_parts_trains_as_the_whole(tmp_path, folder, changes):
+    c = config("denoise", steps=3, batch=4, ema=0.0, adaptive_weight=True)
+    whole = train(official(), Photos([folder]), c, tmp_path / "whole", progress=False)
+    parts = train(official(), Photos([folder]), replace(c, **changes), tmp_path / "parts", progress=False)
+    for a, b in zip(log(whole.parent), log(parts.parent)):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4) and a["grad"] == pytest.approx(b["grad"], rel=1e-3)
+    a, b = (load_file(f / "stage_b.safetensors") for f in (whole, parts))
+    assert max((a[k] - b[k]).abs().max().item() for k in a) < 1e-3  # Adam divides rounding by rounding where gradients vanish
+
+
+def test_two_processes_make_the_losses_of_one(tmp_path, folder):
+    save_model(official(), tmp_path / "model")
+    command = ["train", "--preset", "scsic-512", "--init", tmp_path / "model", "--data", folder]
+    for setting in ("steps=2", "crop=64", "window=0", "bf16=false"):
+        command += ["--set", setting]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = ("--rdzv_backend=c10d", "--main_process_ip=127.0.0.1", f"--main_process_port={probe.getsockname()[1]}")
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"]
+    launch = {  # without a GPU the processes run on the CPU
+        "one": [sys.executable, "-m", "semcast"],
+        "two": [*accelerate, *address, "--mixed_precision=no", "--dynamo_backend=no", "-m", "semcast"],
+    }
+    for name, start in launch.items():
+        done = subprocess.run(
+            [*map(str, [*start, *command, "--out", tmp_path / name])],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+    for a, b in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4) and a["grad"] == pytest.approx(b["grad"], rel=1e-3)
+    with pytest.raises(InputError, match="batch 3 cannot be shared by 1 processes in 2 parts each"):
+        train(official(), Photos([folder]), config("denoise", batch=3, accumulate=2), tmp_path / "odd", progress=False)
+
+
+def test_the_8_bit_optimiser_trains_and_resumes(tmp_path, monkeypatch, folder):
+    pytest.importorskip("bitsandbytes")
+    c = config("denoise", steps=4, save_every=2, optimiser="adamw8bit")
+    train(official(), Photos([folder]), c, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        fail_at(patch, "denoise", 3, interrupt)
+        train(official(), Photos([folder]), c, tmp_path / "parts", progress=False)
+    assert any(v.dtype == torch.uint8 for v in load_file(tmp_path / "parts" / "last" / "optimiser.safetensors").values())
+    train(official(), Photos([folder]), c, tmp_path / "parts", resume=True, progress=False)
+    assert log(tmp_path / "parts") == log(tmp_path / "whole")
+
+
+def test_cached_latents_are_those_of_the_crops_and_training_reads_no_pictures(tmp_path, monkeypatch, folder):
+    pictures = shutil.copytree(folder, tmp_path / "pictures")
+    cascade, cache = official(), tmp_path / "cache"
+    c = config("denoise", steps=2, cache_crops=2)
+    train(cascade, Photos([pictures]), c, tmp_path / "first", cache=cache, progress=False)
+    assert len(list(cache.glob("*.safetensors"))) == 10
+    photos = Photos([pictures])
+    draw = torch.rand(4, generator=step_generator(c.seed, 3, 17)).tolist()
+    image = torch.from_numpy(photos.crop(64, 3, *draw).copy()).permute(2, 0, 1)[None].float() / 255
+    held = load_file(cache / "0000003-001.safetensors")
+    assert torch.allclose(held["z"], losses.encode(image, cascade.encoder, 0.75)[0], atol=1e-4)
+    assert torch.allclose(held["latent"].float(), cascade.stage_a.encode(image)[0], rtol=2e-3, atol=2e-3)
+    (cache / "0000003-001.safetensors").unlink()  # an interrupted fill goes on
+    latents.fill(cache, cascade, photos, c, "cpu", progress=False)
+    assert len(list(cache.glob("*.safetensors"))) == 10
+    read, reads = photos.read, []
+    monkeypatch.setattr(photos, "read", lambda index: reads.append(index) or read(index))
+    train(official(), photos, c, tmp_path / "second", cache=cache, progress=False)
+    assert log(tmp_path / "second") == log(tmp_path / "first") and len(reads) == 4  # of the sample picture
+    with pytest.raises(InputError, match="holds latents of another crop, seed; choose another --cache or delete it"):
+        latents.fill(cache, cascade, photos, config("denoise", crop=128, seed=1), "cpu", progress=False)
+    with pytest.raises(InputError, match="a cache of latents serves the phase denoise, not joint"):
+        train(official(), photos, config("joint"), tmp_path / "third", cache=cache, progress=False)
+
+
+def test_fine_tuning_changes_stage_b_alone_and_can_change_what_it_predicts(tmp_path, folder):
+    cascade = official()
+    before = {k: v.clone() for k, v in cascade.state_dict().items()}
+    model = train(cascade, Photos([folder]), config("denoise", steps=2, prediction="v"), tmp_path, progress=False)
+    after = {f"{n}.{k}": v for n in ("encoder", "stage_a", "stage_b") for k, v in load_file(model / f"{n}.safetensors").items()}
+    changed = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
+    assert changed == {"stage_b"} and '"prediction": "v"' in (model / "config.json").read_text()
+
+
+def test_weights_mix_the_sources(folder, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    shutil.copy(folder / "0.png", few)
+    photos = Photos([f"{few}:0.7", f"{folder}:0.3"])
+    picks = np.array(photos.picks(4000, seeded(0)))
+    assert (picks == 0).mean() == pytest.approx(0.7, abs=4 * (0.21 / 4000) ** 0.5)
+    assert np.bincount(picks, minlength=6)[1:].min() > 150
+    even = np.bincount(Photos([few, folder]).picks(6000, seeded(0)), minlength=6) / 6000
+    assert even == pytest.approx(1 / 6, abs=4 * (5 / 36 / 6000) ** 0.5)
+    with pytest.raises(InputError, match="give every source of pictures a weight"):
+        Photos([f"{few}:0.7", folder])
+    with pytest.raises(InputError, match="the weight of a source must be a number above 0"):
+        Photos([f"{few}:-1"])
+
+
+def test_cityscapes_and_div2k_give_their_training_photos_and_nothing_else(tmp_path):
+    wanted = ("leftImg8bit/train/bonn/a.png", "DIV2K_train_HR/b.png")
+    others = ("leftImg8bit/val/ulm/c.png", "gtFine/train/bonn/a_color.png", "DIV2K_valid_HR/d.png", "DIV2K_train_LR_bicubic/b.png")
+    for i, name in enumerate(wanted + others):
+        root = tmp_path / ("city" if "leftImg8bit" in name or "gtFine" in name else "div2k")
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo(70, 80, seed=i)).save(root / name)
+    assert [item[0] for item in Photos([tmp_path / "city"]).items] == ["a.png"]
+    assert [item[0] for item in Photos([tmp_path / "div2k"]).items] == ["b.png"]
+
+
+def test_losses_are_also_written_for_tensorboard(tmp_path, folder):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(official(), Photos([folder]), config("denoise", steps=3), tmp_path, progress=False)
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [e.value for e in events.Scalars("loss")] == pytest.approx([row["loss"] for row in log(tmp_path)])

@@ -1,0 +1,567 @@
+"""The official networks: both layouts, every wrong file, and fetching from a hub that drops, lies and is full."""
+
+import errno
+import hashlib
+import json
+import re
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import photo, tiny_cascade, tiny_config
+from filelock import FileLock
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from test_parity import stage_b_keys_to_diffusers
+
+from semcast import hub, models
+from semcast.cascade.checkpoint import NETWORKS, load_cascade
+from semcast.cascade.model import Cascade, visiting
+from semcast.cascade.official import check, part_of, to_ours
+from semcast.cascade.stage_a import StageAConfig
+from semcast.errors import InputError
+from semcast.link import Link
+from semcast.models import OFFICIAL, load_model
+
+LITE = "stable-cascade-lite"
+COMMIT, OTHER_COMMIT = "1" * 40, "2" * 40
+STAGE_A_TINY = StageAConfig(hidden=(8, 16), bottleneck_blocks=1, codebook_size=32)
+
+
+def official_tiny(name: str = LITE):
+    stage_b = replace(tiny_config().stage_b, noise_map=False)
+    changes = dict(prediction="epsilon", noise_aware=False, guidance=1.1, steps=2, stage_a=STAGE_A_TINY, stage_b=stage_b)
+    return tiny_config(name=name, licence=OFFICIAL[name].licence, **changes)
+
+
+def to_diffusers(part: str, tensors: dict) -> dict:
+    if part == "stage_b":
+        return stage_b_keys_to_diffusers(tensors)
+    return {k.replace("vquantizer.codebook", "vquantizer.embedding"): v for k, v in tensors.items()}
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, dict]:
+    """{part: tensors} of a tiny random official model; Stage B in bfloat16, as in the official files."""
+    config = official_tiny()
+    cascade = tiny_cascade(3, **{name: getattr(config, name) for name in config.__dataclass_fields__})
+    parts = {part: getattr(cascade, part).state_dict() for part in NETWORKS}
+    parts["stage_b"] = {k: v.bfloat16() for k, v in parts["stage_b"].items()}
+    return parts
+
+
+def write(path, tensors) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, path)
+
+
+@pytest.fixture
+def original(weights, tmp_path):
+    """A folder in the original layout."""
+    for part, file in hub.FILES[LITE].items():
+        write(tmp_path / "original" / file, weights[part])
+    return tmp_path / "original"
+
+
+@pytest.fixture
+def in_diffusers(weights, tmp_path):
+    """A folder in diffusers' layout, with the encoder at its top, as on the hub, and strangers."""
+    folder = tmp_path / "hub"
+    write(folder / "decoder_lite/diffusion_pytorch_model.bf16.safetensors", to_diffusers("stage_b", weights["stage_b"]))
+    write(folder / "vqgan/diffusion_pytorch_model.safetensors", to_diffusers("stage_a", weights["stage_a"]))
+    write(folder / "effnet_encoder.safetensors", weights["encoder"])
+    write(folder / "stage_c_bf16.safetensors", {"clip_img_mapper.weight": torch.zeros(1)})
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMCAST_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def fetch(**options):
+    return hub.fetch(LITE, **{"accept_license": True, "config": official_tiny()} | options)
+
+
+def same(folder, weights) -> bool:
+    """Whether the model in `folder` has just these tensors, in their precision."""
+    for part in NETWORKS:
+        tensors = load_file(folder / f"{part}.safetensors")
+        if tensors.keys() != weights[part].keys():
+            return False
+        if not all(tensors[k].dtype == v.dtype and torch.equal(tensors[k], v) for k, v in weights[part].items()):
+            return False
+    return True
+
+
+# layouts
+
+
+def test_both_layouts_become_the_same_tensors_in_the_same_precision(weights):
+    for part, tensors in weights.items():
+        assert part_of(tensors) == part_of(to_diffusers(part, tensors)) == part
+        assert to_ours(tensors, "x") == tensors  # the very same objects
+        ours = to_ours(to_diffusers(part, tensors), "x")
+        assert ours.keys() == tensors.keys()
+        assert all(ours[k].dtype == v.dtype and torch.equal(ours[k], v) for k, v in tensors.items())
+
+
+@pytest.fixture(scope="module")
+def official() -> dict[str, Cascade]:
+    with torch.device("meta"):
+        return {name.removeprefix("stable-cascade-"): Cascade(config) for name, config in OFFICIAL.items()}
+
+
+@pytest.mark.parametrize("size, count", [("lite", 970), ("big", 1726)])
+def test_official_shapes_are_recognised_in_both_layouts(official, size, count):
+    for part in NETWORKS:
+        network = getattr(official[size], part)
+        theirs = to_diffusers(part, network.state_dict())
+        assert part_of(theirs) == part
+        check(network, part, to_ours(theirs, "x"), "x")
+        check(network, part, network.state_dict(), "x")
+        if part == "stage_b":
+            assert len(theirs) == count  # of tensors in diffusers' file
+
+
+def test_wrong_networks_are_named(official):
+    lite, big = (official[size].stage_b.state_dict() for size in ("lite", "big"))
+    encoder, key = official["lite"].encoder.state_dict(), "down_blocks.0.0.depthwise.weight"
+    wuerstchen = encoder | {f"mapper.1.{kind}": encoder["mapper.1.running_mean"] for kind in ("weight", "bias")}
+    cases = [
+        (
+            ("big", "stage_b", lite),
+            "x lacks tensor down_blocks.1.10.channelwise.0.bias (628 such); "
+            "it is the lite network, which `semcast models fetch stable-cascade-lite` takes",
+        ),
+        (
+            ("lite", "stage_b", big),
+            "x has the unknown tensor down_blocks.1.10.channelwise.0.bias (628 such); "
+            "it is the big network, which `semcast models fetch stable-cascade-big` takes",
+        ),
+        (
+            ("lite", "encoder", wuerstchen),
+            "x has the unknown tensor mapper.1.bias (2 such); it is Wuerstchen's encoder, whose codes Stable Cascade "
+            "does not understand; take effnet_encoder.safetensors",
+        ),
+        (
+            ("lite", "stage_b", {k: v for k, v in lite.items() if k != key}),
+            f"x lacks tensor {key} (1 such); it belongs to another network",
+        ),
+        (
+            ("lite", "stage_b", lite | {key: torch.zeros(320, 1, 5, 5)}),
+            f"x: {key} is [320, 1, 5, 5], expected [320, 1, 3, 3]; it belongs to another network",
+        ),
+        (("lite", "stage_b", lite | {key: lite[key].int()}), f"x: {key} holds torch.int32, expected torch.float32"),
+    ]
+    for (size, part, tensors), text in cases:
+        with pytest.raises(InputError) as error:
+            check(getattr(official[size], part), part, tensors, "x")
+        assert str(error.value) == text
+
+
+def test_attention_that_cannot_be_joined_is_named(weights):
+    theirs = to_diffusers("stage_b", weights["stage_b"])
+    name = next(k for k in theirs if k.endswith("attention.to_q.weight"))
+    other = name.replace("to_q", "to_k")
+    for damaged in ({k: v for k, v in theirs.items() if k != other}, theirs | {other: torch.zeros(3, 3, 3)}):
+        with pytest.raises(InputError) as error:
+            to_ours(damaged, "x")
+        assert str(error.value) == f"x: {name} and its to_k and to_v are not three of a kind; the file is damaged"
+
+
+# from files
+
+
+@pytest.mark.parametrize("layout", ["original", "in_diffusers"])
+def test_a_local_folder_becomes_the_same_model_in_either_layout(layout, request, weights, home):
+    folder = fetch(sources=[request.getfixturevalue(layout)])
+    assert folder == home / "models" / LITE and same(folder, weights)
+    assert sorted(p.name for p in folder.iterdir()) == [
+        *("NOTICE", "config.json", "encoder.safetensors", "source.json", "stage_a.safetensors", "stage_b.safetensors"),
+    ]
+    assert not [p.name for p in folder.parent.iterdir() if p.name not in (LITE, f"{LITE}.lock")]
+    for entry in json.loads((folder / "source.json").read_text()).values():
+        data = open(entry["file"], "rb").read()
+        assert entry["size_bytes"] == len(data) and entry["sha256"] == hashlib.sha256(data).hexdigest()
+        assert entry["repo"] is entry["revision"] is None
+    cascade = load_model(LITE, dtype="bfloat16")
+    assert cascade.stage_a.config.scale_factor == 0.43 and cascade.config.guidance == 1.1
+
+
+def test_single_files_go_before_folders_and_contents_decide(in_diffusers, weights, tmp_path, home):
+    other = {k: v + 1 for k, v in weights["stage_a"].items()}
+    write(tmp_path / "whatever.safetensors", other)
+    folder = fetch(sources=[in_diffusers, tmp_path / "whatever.safetensors"])
+    assert same(folder, weights | {"stage_a": other})
+
+
+def test_of_two_sizes_in_a_folder_the_one_asked_for_is_taken(original, weights, home):
+    fitting = hub.FILES[LITE]["stage_b"]
+    wide = weights["stage_b"] | {"down_blocks.1.0.channelwise.0.weight": torch.zeros(4, 640)}
+    write(original / "stage_b.safetensors", wide)
+    assert same(fetch(sources=[original]), weights)
+    (original / fitting).unlink()
+    with pytest.raises(InputError) as error:
+        fetch(sources=[original])
+    assert str(error.value) == (
+        f"{original}/stage_b.safetensors: down_blocks.1.0.channelwise.0.weight is [4, 640], expected [64, 16]; "
+        "it is the big network, which `semcast models fetch stable-cascade-big` takes"
+    )
+    assert same(home / "models" / LITE, weights)  # the model that was there still is
+
+
+STRANGERS = {
+    "clip_img_mapper.weight": "Stage C, the text-to-image prior",
+    "effnet_mappers.0.0.weight": "Stage B of Wuerstchen, another model",
+    "text_model.embeddings.token_embedding.weight": "a text encoder",
+    "model.diffusion_model.clf.1.weight": "a checkpoint packed for ComfyUI",
+    "blocks.0.weight": "the previewer",
+    "layer.weight": "an unknown network",
+}
+
+
+@pytest.mark.parametrize("key, what", STRANGERS.items())
+def test_strangers_are_named(key, what, original, tmp_path, home):
+    write(tmp_path / "x.safetensors", {key: torch.zeros(2), "z": torch.zeros(1)})
+    with pytest.raises(InputError) as error:
+        fetch(sources=[original, tmp_path / "x.safetensors"])
+    assert str(error.value) == f"{tmp_path}/x.safetensors is {what} (its first tensor is {key}); leave it out"
+
+
+def test_sources_that_will_not_do_are_refused(original, tmp_path, home, weights):
+    (tmp_path / "x.ckpt").write_bytes(b"pickle")
+    (tmp_path / "cut.safetensors").write_bytes((original / "stage_a.safetensors").read_bytes()[:1000])
+    write(tmp_path / "only/decoder_lite/diffusion_pytorch_model.safetensors", to_diffusers("stage_b", weights["stage_b"]))
+    a, b = original / "stage_a.safetensors", tmp_path / "only"
+    cases = [
+        (dict(sources=[tmp_path / "x.ckpt"]), f"{tmp_path}/x.ckpt is no safetensors file; pickled weights (.pt, .ckpt, .bin) are "),
+        (dict(sources=[tmp_path / "gone"]), f"{tmp_path}/gone does not exist; name a safetensors file or a folder of them"),
+        (dict(sources=[original, tmp_path / "cut.safetensors"]), f"cannot read {tmp_path}/cut.safetensors: "),
+        (dict(sources=[original, a, a]), f"{a} and {a} both hold Stage A; name one of them"),
+        (dict(sources=[b, a]), f"the encoder is not in {b}, {a}; name its file too (the official one is effnet_encoder.safetensors)"),
+        (dict(sources=[original], decoder="ft-hq"), "--from takes everything from files: leave out --revision and --decoder"),
+        (dict(decoder="fine"), "no decoder is called 'fine'; there are: ft-hq"),
+    ]
+    for options, text in cases:
+        with pytest.raises(InputError) as error:
+            fetch(**options)
+        assert str(error.value).startswith(text)
+    with pytest.raises(InputError, match="no model 'small' can be fetched; there are: stable-cascade-lite, stable-cascade-big"):
+        hub.fetch("small")
+    assert not (home / "models" / LITE).exists()
+
+
+def test_the_licence_is_asked_for_once(original, home):
+    with pytest.raises(InputError) as error:
+        fetch(sources=[original], accept_license=False)
+    assert str(error.value) == f"{hub.TERMS}; if you accept that, repeat the command with --accept-license, once"
+    assert not home.exists()
+    fetch(sources=[original])
+    fetch(sources=[original], accept_license=False)
+    assert list(json.loads((home / "accepted.json").read_text())) == [OFFICIAL[LITE].licence]
+    assert hub.TERMS in (home / "models" / LITE / "NOTICE").read_text()
+
+
+def test_an_interrupted_fetch_is_no_model_and_a_parallel_one_waits(original, weights, home, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, "save_config", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(sources=[original])
+    with pytest.raises(InputError, match="is not here; its weights have to be fetched first: `semcast models fetch stable-cascade-lite`"):
+        load_model(LITE)
+    with FileLock(home / "models" / f"{LITE}.lock"):
+        with pytest.raises(InputError, match="stable-cascade-lite is being fetched by another semcast; wait for it"):
+            fetch(sources=[original])
+    assert same(fetch(sources=[original]), weights)
+
+
+def test_the_command_line_fetches_lists_and_runs(original, home, cli, tmp_path, monkeypatch):
+    monkeypatch.setitem(models.OFFICIAL, LITE, official_tiny())
+    Image.fromarray(photo(64, 96)).save(tmp_path / "photo.png")
+    run = ("run", tmp_path / "photo.png", "--snr", 10, "--model", LITE, "--out", tmp_path / "out", "--low-memory")
+    code, out, err = cli(*run)
+    assert (code, out) == (2, "")
+    assert err == f"semcast: model '{LITE}' is not here; its weights have to be fetched first: `semcast models fetch {LITE}`\n"
+    code, out, err = cli("models", "fetch", LITE, "--from", original)
+    assert (code, out) == (2, "") and err.startswith(f"semcast: {hub.TERMS}") and err.count("\n") == 1
+    code, out, err = cli("models", "fetch", LITE, "--from", original, "--accept-license")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == f"accepted: {hub.TERMS}"
+    assert [line.split()[0] for line in lines] == ["accepted:", "encoder", "stage_b", "stage_a", "to", LITE]
+    assert lines[-1] == f"{LITE} is in {home / 'models' / LITE}: semcast run photo.jpg --snr 10 --model {LITE}"
+    rows = {row["name"]: row for row in map(json.loads, cli("models", "--json")[1].splitlines())}
+    assert [rows[name]["fetched"] for name in ("small", LITE, "stable-cascade-big")] == [True, True, False]
+    assert rows[LITE]["size_bytes"] == sum(p.stat().st_size for p in original.iterdir())
+    code, out, _ = cli(*run)
+    assert code == 0 and json.loads(out)["model"] == LITE
+
+
+# from the hub
+
+
+class Hub(ThreadingHTTPServer):
+    """Speaks as much of the hub's protocol as a fetch needs: repository information, and files by redirect with ranges."""
+
+    daemon_threads = False  # `server_close` waits for them
+
+    def __init__(self, files: dict[tuple[str, str], bytes]):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = files
+        self.claims = {}  # (repo, file): what the hub says instead of the file's true size or hash
+        self.cuts = {}  # file: bytes after which the connection drops, once
+        self.down = set()  # files answered with 503
+        self.served = []  # (file, first byte)
+
+    def info(self, repo: str, commit: str) -> dict:
+        siblings = []
+        for (owner, file), data in self.files.items():
+            if owner == repo:
+                lfs = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "pointerSize": 130} | self.claims.get(file, {})
+                siblings.append({"rfilename": file, "size": lfs["size"], "blobId": "b", "lfs": lfs})
+        return {"id": repo, "sha": commit, "siblings": siblings}
+
+
+class Handler(BaseHTTPRequestHandler):  # HTTP/1.0: the connection ends with the answer
+    def log_message(self, *_):
+        pass
+
+    def answer(self, status: int, body: bytes = b"", **headers) -> None:
+        self.send_response(status)
+        for name, value in ({"Content-Length": len(body)} | headers).items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        server, path = self.server, self.path.split("?")[0].removeprefix("/")
+        if asked := re.fullmatch(r"api/models/(\w[\w-]*/[\w-]+)/revision/(\w+)", path):
+            commit = {"main": COMMIT, "v2": OTHER_COMMIT}.get(asked[2])
+            if commit is None:
+                return self.answer(404, X_Error_Code="RevisionNotFound")
+            return self.answer(200, json.dumps(server.info(asked[1], commit)).encode())
+        if asked := re.fullmatch(r"([\w-]+/[\w-]+)/resolve/(\w{40})/(.+)", path):
+            return self.answer(302, Location=f"/cdn/{asked[1]}/{asked[3]}")
+        _, owner, repo, file = path.split("/")
+        if file in server.down:
+            return self.answer(503)
+        data = server.files[f"{owner}/{repo}", file]
+        start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        server.served.append((file, start))
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(data) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.end_headers()
+        stop = server.cuts.pop(file, len(data))
+        self.wfile.write(data[start:stop])
+
+
+@pytest.fixture
+def server(original, weights, tmp_path, home, monkeypatch):
+    from huggingface_hub import constants
+
+    files = {(hub.REPO, path.name): path.read_bytes() for path in original.iterdir()}
+    finer = {k: v * 2 for k, v in weights["stage_a"].items()}
+    write(tmp_path / "finer.safetensors", finer)
+    files[hub.DECODERS["ft-hq"]] = (tmp_path / "finer.safetensors").read_bytes()
+    server = Hub(files)
+    server.finer = finer
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 512)  # what is lost of a cut connection
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+STAGE_B = hub.FILES[LITE]["stage_b"]
+
+
+def test_fetching_records_what_came_from_where(server, weights, home):
+    said = []
+    folder = fetch(say=said.append)
+    del said[0]  # the terms
+    assert same(folder, weights)
+    source = json.loads((folder / "source.json").read_text())
+    for part, file in hub.FILES[LITE].items():
+        data = server.files[hub.REPO, file]
+        assert source[part] == {
+            **{"repo": hub.REPO, "revision": COMMIT, "file": file},
+            **{"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
+        }
+    assert said[1] == f"stage_b  {len(server.files[hub.REPO, STAGE_B]) / 2**20:7.1f} MiB  {hub.REPO}/{STAGE_B} at {COMMIT[:12]}"
+    assert said[3].startswith("to get ") and len(said) == 4
+    assert sorted(p.name for p in folder.parent.iterdir()) == [LITE, f"{LITE}.lock"]
+    image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    assert Link(load_model(LITE))(image, 10.0).image.isfinite().all()
+
+
+def test_what_is_here_is_not_fetched_again(server, weights, home, monkeypatch):
+    folder = fetch()
+    server.served.clear()
+    with monkeypatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")  # nobody there: the same again needs no network
+        assert fetch() == folder
+        with pytest.raises(InputError, match=f"cannot ask the hub for {hub.REPO}: .*; check the network, or use --from"):
+            fetch(revision="v2")
+    fetch(decoder="ft-hq")
+    assert server.served == [("stage_a_ft_hq.safetensors", 0)]
+    assert same(folder, weights | {"stage_a": server.finer})
+    assert json.loads((folder / "source.json").read_text())["stage_a"]["repo"] == "madebyollin/stage-a-ft-hq"
+    server.served.clear()
+    fetch(revision="v2", decoder="ft-hq")
+    assert not server.served  # other commit, same files
+    assert json.loads((folder / "source.json").read_text())["stage_b"]["revision"] == OTHER_COMMIT
+    (folder / "stage_b.safetensors").unlink()
+    fetch(revision="v2", decoder="ft-hq")
+    assert server.served == [(STAGE_B, 0)]
+
+
+def test_a_revision_or_file_the_hub_does_not_have_is_named(server, home):
+    with pytest.raises(InputError) as error:
+        fetch(revision="gone")
+    assert str(error.value) == f"{hub.REPO} has no revision 'gone'"
+    del server.files[hub.REPO, STAGE_B]
+    with pytest.raises(InputError) as error:
+        fetch()
+    assert str(error.value) == f"{hub.REPO} at revision main has no {STAGE_B} with a SHA-256; use another --revision, or --from"
+    assert not server.served
+
+
+def test_a_cut_connection_is_taken_up_at_once(server, weights):
+    server.cuts[STAGE_B] = 5000
+    assert same(fetch(), weights)
+    first, second = [start for file, start in server.served if file == STAGE_B]
+    assert first == 0 < second <= 5000
+
+
+def test_an_interrupted_fetch_goes_on_where_it_stopped(server, weights, home, monkeypatch):
+    server.cuts[STAGE_B] = 5000
+    sizes = [len(server.files[hub.REPO, file]) for file in hub.FILES[LITE].values()]
+
+    def drop(*args, **kwargs):  # the reconnection fails
+        server.down.add(STAGE_B)
+
+    import huggingface_hub.file_download as client
+
+    monkeypatch.setattr(client, "time", SimpleNamespace(sleep=drop))
+    with pytest.raises(InputError) as error:
+        fetch()
+    stopped = int(re.fullmatch(rf"{STAGE_B} stopped at (\d+) of {sizes[1]} bytes \(.*503.*\); repeat the command, .*", str(error.value))[1])
+    assert 0 < stopped <= 5000
+    assert not models.known_models()[LITE].folder
+    server.down.clear()
+    server.served.clear()
+    said = []
+    assert same(fetch(say=said.append), weights)
+    assert (STAGE_B, stopped) in server.served and ("effnet_encoder.safetensors", 0) not in server.served
+    assert said[-1] == f"to get   {(sizes[1] - stopped + sizes[2]) / 2**20:7.1f} MiB"
+
+
+def test_a_wrong_hash_removes_the_file(server, weights, home):
+    right = server.files[hub.REPO, STAGE_B]
+    server.claims[STAGE_B] = {"sha256": hashlib.sha256(right).hexdigest()}
+    server.files[hub.REPO, STAGE_B] = right[:-1] + bytes([right[-1] ^ 1])
+    with pytest.raises(InputError) as error:
+        fetch()
+    assert str(error.value) == (
+        f"{STAGE_B} arrived damaged: its SHA-256 is not {hashlib.sha256(right).hexdigest()}; it was removed, repeat the command"
+    )
+    kept = [hashlib.sha256(server.files[hub.REPO, "effnet_encoder.safetensors"]).hexdigest()]
+    assert [p.name for p in (home / "models" / f"{LITE}.partial").iterdir()] == kept
+    server.files[hub.REPO, STAGE_B] = right
+    assert same(fetch(), weights)
+
+
+def test_a_disk_too_small_is_refused_before_the_first_byte(server, home):
+    server.claims[STAGE_B] = {"size": 10**17}
+    with pytest.raises(
+        InputError, match=r"\.partial has \d+ MiB free, 95367\d+ MiB are needed; free some or point SEMCAST_HOME to another"
+    ):
+        fetch()
+    assert not server.served
+
+
+def test_a_disk_that_fills_up_is_one_line_and_keeps_what_arrived(server, weights, home, monkeypatch):
+    import huggingface_hub.file_download as client
+
+    def fill(url, file, **_):
+        file.write(b"some")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "http_get", fill)
+        with pytest.raises(InputError) as error:
+            fetch()
+    remedy = "free some, or point SEMCAST_HOME to another disk, and repeat the command; what has arrived is kept"
+    assert str(error.value) == f"no space left for {home / 'models' / LITE}: {remedy}"
+    [partial] = (home / "models" / f"{LITE}.partial").iterdir()
+    data = server.files[hub.REPO, "effnet_encoder.safetensors"]
+    partial.write_bytes(data[:4])
+    assert same(fetch(), weights)
+    assert ("effnet_encoder.safetensors", 4) in server.served
+
+
+def test_without_the_hub_package_the_remedy_is_named(home, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(InputError) as error:
+        fetch()
+    assert str(error.value) == "fetching needs the package huggingface_hub: pip install 'semcast[hub]'"
+
+
+# memory
+
+
+def test_stage_b_is_never_blown_up_to_float32(original, home, monkeypatch):
+    folder = fetch(sources=[original])
+    cascade = load_cascade(folder, torch.bfloat16)
+    kinds = {part: {p.dtype for p in getattr(cascade, part).parameters()} for part in NETWORKS}
+    assert kinds == {"encoder": {torch.float32}, "stage_b": {torch.bfloat16}, "stage_a": {torch.bfloat16}}
+    assert {p.dtype for p in load_model(folder, dtype="float32").parameters()} == {torch.float32}
+
+
+def test_a_visiting_network_leaves_the_device_and_comes_back_as_it_was():
+    network = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3)).eval()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    places = lambda: {t.device.type for t in network.state_dict().values()}  # noqa: E731
+    with torch.inference_mode():
+        with visiting(network, torch.device("meta")):  # the one device besides the CPU that every machine has
+            assert places() == {"meta"} and network(torch.zeros(2, 3, device="meta")).is_meta
+        with visiting(network, torch.device("cpu")):
+            assert places() == {"cpu"}
+    assert places() == {"cpu"} and all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+    network.to("meta")
+    with visiting(network, torch.device("cpu")):  # a network on a device stays there
+        assert places() == {"meta"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_low_memory_gives_the_same_picture_and_frees_the_gpu(original, home):
+    folder = fetch(sources=[original])
+    image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)).cuda()
+    expected = Link(load_model(folder, "cuda", "float32"))(image, 10.0).image
+    cascade = load_model(folder, "cuda", "float32", low_memory=True)
+    assert torch.equal(Link(cascade)(image, 10.0).image, expected)
+    assert {p.device.type for p in cascade.parameters()} == {"cpu"}
+
+
+def test_the_home_folder(monkeypatch, tmp_path):
+    for name in ("SEMCAST_HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert models.home() == tmp_path / ".cache/semcast"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert models.home() == tmp_path / "x/semcast"
+    monkeypatch.setenv("SEMCAST_HOME", str(tmp_path / "mine"))
+    assert models.home() == tmp_path / "mine"
