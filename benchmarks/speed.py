@@ -1,9 +1,10 @@
-"""Time the link, and our Stage A and Stage B beside diffusers' classes on the same weights, in one run.
+"""Time the link, and our Stage B and Stage A beside diffusers' classes on the same weights, in one run.
 
-    python benchmarks/speed.py --out benchmarks/results/speed.json
+    python benchmarks/speed.py --out benchmarks/results/speed.json     what this machine has: `small`, or on a GPU also the official size
+    python benchmarks/speed.py --official --tiny                       the GPU part, rehearsed on a CPU with tiny widths
 
 Times are medians after a warm-up, alternating ours and theirs. Peak memory is that of a fresh process that loads the
-model and passes one picture.
+model and passes one picture (CPU), or what torch allocated (GPU). The last line of stdout is one JSON object.
 """
 
 import argparse
@@ -14,26 +15,33 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from quality import cpu_name, git
+from torch.utils.flop_counter import FlopCounterMode
 
 from semcast.cascade.checkpoint import write_text
-from semcast.cascade.stage_b import StageBConfig
+from semcast.cascade.model import Cascade, ModelConfig
+from semcast.cascade.stage_b import STAGE_B_LITE
 from semcast.demo import PHOTO
 from semcast.images import read_image, round_8bit
 from semcast.link import Link
-from semcast.models import cpu_has_bf16, load_model
+from semcast.models import compile_networks, cpu_has_bf16, load_model
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 SIDES = (512, 1024)
+BATCHES = (1, 8)  # of the official size
+STEPS = 10
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--runs", type=int, default=5)
     p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--official", action="store_true", help="time the official size too; default on a GPU")
+    p.add_argument("--tiny", action="store_true", help="with tiny widths and sides in place of the official ones: a rehearsal, no result")
     p.add_argument("--out", type=Path)
     p.add_argument("--memory", type=int, metavar="SIDE", help=argparse.SUPPRESS)  # the fresh process
     args = p.parse_args()
@@ -42,58 +50,79 @@ def main() -> None:
         time_link(args.memory, 1)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
-    link = [time_link(side, args.runs) | {"peak_mib": peak_memory(side, args.threads)} for side in SIDES]
+    gpu = torch.cuda.is_available()
+    link = [time_link(side, args.runs) | {"peak_mib": peak_memory(side, args.threads)} for side in SIDES] if not args.tiny else []
     networks = [
-        compare("Stage B, 512x512, one step", *stage_b_pair(), args.runs),
+        compare("Stage B, 512x512, ten steps", *stage_b_pair(), args.runs),
         compare("Stage A decode, 512x512", *stage_a_pair(), args.runs),
     ]
+    official = time_official(args.runs, "cuda" if gpu else "cpu", args.tiny) if gpu or args.official else []
     record = {
-        "schema": 1,
+        "schema": 2,
         "link": link,
         "networks": networks,
         "bf16_gap": bf16_gap() if cpu_has_bf16() else None,
+        "official": official,
+        "rehearsal": args.tiny,
+        "matmul_tflops": matmul_tflops("cuda" if gpu else "cpu"),
         "commit": git("rev-parse", "HEAD"),
-        "machine": {"cpu": cpu_name(), "threads": args.threads, "python": platform.python_version(), "torch": torch.__version__},
+        "machine": {
+            "cpu": cpu_name(),
+            "gpu": torch.cuda.get_device_name() if gpu else None,
+            "threads": args.threads,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
     }
     if args.out:
         write_text(args.out, json.dumps(record, indent=1) + "\n")
-    for row in link + networks:
+    for row in link + networks + official:
         print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr)
-    by_side = {row["side"]: row for row in link}
-    print(
-        json.dumps(
-            {
-                "encode_ms": by_side[512]["encode_ms"],
-                "decode_ms_10": by_side[512]["decode_ms"],
-                "stage_b_speedup": networks[0]["diffusers_fp32_ms"] / (networks[0]["ours_bf16_ms"] or networks[0]["ours_fp32_ms"]),
-                "stage_a_speedup": networks[1]["diffusers_fp32_ms"] / (networks[1]["ours_bf16_ms"] or networks[1]["ours_fp32_ms"]),
-            }
-        )
-    )
+    at_512 = link[0] if link else {}
+    speedups = [row["diffusers_fp32_ms"] / (row["ours_bf16_ms"] or row["ours_fp32_ms"]) for row in networks]
+    keys = ("encode_ms", "decode_ms_10", "decode_ms_2")
+    print(json.dumps({k: at_512.get(k) for k in keys} | {"stage_b_speedup": speedups[0], "stage_a_speedup": speedups[1]}))
 
 
 def time_link(side: int, runs: int) -> dict:
-    """Encode and decode of one random picture, 10 steps, model loaded."""
+    """`small` on the CPU: encode and decode of one random picture, in 10 and in 2 steps, model loaded."""
     link = Link(load_model("small"))
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    encode, decode = [], []
-    for run in range(runs + 1):
-        start = time.perf_counter()
-        x, header = link.send(image)
-        sent = time.perf_counter()
-        received = link.transmit(x, 10.0)
-        arrived = time.perf_counter()
-        link.receive(received, header)
-        if run:  # the first is the warm-up
-            encode.append((sent - start) * 1e3)
-            decode.append((time.perf_counter() - arrived) * 1e3)
-    return {"side": side, "encode_ms": statistics.median(encode or [0]), "decode_ms": statistics.median(decode or [0])}
+    x, header = link.send(image)
+    received = link.transmit(x, 10.0)
+    calls = {
+        "encode_ms": lambda: link.send(image),
+        "decode_ms_10": lambda: link.receive(received, header, 10),
+        "decode_ms_2": lambda: link.receive(received, header, 2),
+    }
+    return {"side": side} | medians(calls, runs, "cpu")
 
 
 def peak_memory(side: int, threads: int) -> float:
     """MiB, of a fresh process."""
     command = [sys.executable, __file__, "--memory", str(side), "--threads", str(threads)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+
+
+def medians(calls: dict, runs: int, device: str, results: dict | None = None) -> dict[str, float]:
+    """Milliseconds of each call, taken in turn, after one round of warm-up."""
+    times = {key: [] for key in calls}
+    for run in range(runs + 1):
+        for key, call in calls.items():
+            synchronise(device)
+            start = time.perf_counter()
+            result = call()
+            synchronise(device)
+            if run:
+                times[key].append((time.perf_counter() - start) * 1e3)
+            if results is not None:
+                results[key] = result
+    return {key: statistics.median(values) for key, values in times.items()}
+
+
+def synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
 
 
 @torch.inference_mode()
@@ -103,15 +132,79 @@ def compare(name: str, ours, theirs, inputs: tuple, runs: int) -> dict:
     calls = {"diffusers_fp32_ms": lambda: theirs(*inputs), "ours_fp32_ms": lambda: ours(torch.float32, *inputs)}
     if cpu_has_bf16():
         calls["ours_bf16_ms"] = lambda: ours(torch.bfloat16, *half)
-    times, results = {key: [] for key in calls}, {}
-    for run in range(runs + 1):
-        for key, call in calls.items():
-            start = time.perf_counter()
-            results[key] = call()
-            if run:  # the first is the warm-up
-                times[key].append((time.perf_counter() - start) * 1e3)
-    row = {"network": name, "ours_bf16_ms": None} | {key: statistics.median(values) for key, values in times.items()}
+    results = {}
+    row = {"network": name, "ours_bf16_ms": None} | medians(calls, runs, "cpu", results)
     return row | {"max_difference_fp32": (results["ours_fp32_ms"] - results["diffusers_fp32_ms"]).abs().max().item()}
+
+
+@torch.inference_mode()
+def time_official(runs: int, device: str, tiny: bool) -> list[dict]:
+    """Lite Stage B and Stage A with random weights in bf16, without guidance: ours plain and compiled, diffusers' plain."""
+    from test_parity import TINY_B, diffusers_stage_a, diffusers_stage_b, stage_b_keys_to_diffusers
+
+    config = ModelConfig(name="random", licence="none", stage_b=TINY_B if tiny else STAGE_B_LITE)
+    if tiny:
+        config = replace(config, stage_a=replace(config.stage_a, hidden=(8, 16), bottleneck_blocks=1, codebook_size=8))
+    cascade = Cascade(config).eval()
+    their_b = diffusers_stage_b(config.stage_b).eval()
+    their_b.load_state_dict(stage_b_keys_to_diffusers(cascade.stage_b.state_dict()))
+    their_a = diffusers_stage_a(cascade.stage_a)
+    for network in (cascade.stage_b, cascade.stage_a, their_b, their_a):
+        network.to(device, torch.bfloat16)
+    fast = Cascade(config).eval()
+    fast.load_state_dict(cascade.state_dict())
+    fast.stage_b.to(device, torch.bfloat16), fast.stage_a.to(device, torch.bfloat16)
+    compile_networks(fast)
+    peak = matmul_tflops(device)
+    rows = []
+    for side in (64, 128) if tiny else SIDES:
+        for batch in BATCHES:
+            g = torch.Generator().manual_seed(0)
+            code = torch.randn(batch, 16, side * 3 // 128, side * 3 // 128, generator=g).to(device)
+            x = torch.randn(batch, 4, side // 4, side // 4, generator=g).to(device)
+            t, noise = torch.full((batch,), 0.5, device=device), torch.zeros_like(code)
+            text = torch.zeros(batch, 1, config.stage_b.text_channels, device=device, dtype=torch.bfloat16)
+            scale, half = config.stage_a.scale_factor, x.bfloat16()
+
+            def sample(model):
+                condition = model.prepare(code, noise, x.shape[-2:])  # noqa: B023
+                for _ in range(STEPS):
+                    x0, _ = model.denoise(x, t, condition)  # noqa: B023
+                return model.stage_a.decode(x0.bfloat16())
+
+            def their_sample():
+                for _ in range(STEPS):
+                    out = their_b(sample=half, timestep_ratio=t, clip_text_pooled=text, effnet=code.bfloat16()).sample  # noqa: B023
+                return their_a.decode(out * scale).sample  # noqa: B023
+
+            condition = cascade.prepare(code, noise, x.shape[-2:])
+            calls = {
+                "ours_ms": lambda: sample(cascade),
+                "ours_compiled_ms": lambda: sample(fast),
+                "diffusers_ms": their_sample,
+                "step_ms": lambda: cascade.denoise(x, t, condition),  # noqa: B023
+                "stage_a_ms": lambda: cascade.stage_a.decode(half),  # noqa: B023
+            }
+            if device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            row = {"model": "tiny" if tiny else "lite", "side": side, "batch": batch} | medians(calls, runs, device)
+            with FlopCounterMode(display=False) as counter:
+                sample(cascade)
+            row["tflop"] = counter.get_total_flops() / 1e12
+            best = min(row["ours_ms"], row["ours_compiled_ms"])
+            row["tflops"] = row["tflop"] / best * 1e3
+            row["share_of_peak"] = row["tflops"] / peak
+            row["speedup"] = row["diffusers_ms"] / best
+            row["peak_mib"] = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
+            rows.append(row)
+    return rows
+
+
+def matmul_tflops(device: str) -> float:
+    """What this machine reaches in one large bf16 matrix product."""
+    n = 8192 if device == "cuda" else 1024
+    a = torch.randn(n, n, device=device, dtype=torch.bfloat16)
+    return 2 * n**3 / medians({"t": lambda: a @ a}, 10, device)["t"] / 1e9
 
 
 def bf16_gap() -> dict:
@@ -123,18 +216,26 @@ def bf16_gap() -> dict:
 
 
 def stage_b_pair():
-    """The default model's Stage B, ours and diffusers', with the shipped weights."""
+    """The default model's Stage B, ours and diffusers', with the shipped weights (diffusers' has no noise map; it is off here)."""
     from test_parity import diffusers_stage_b, stage_b_keys_to_diffusers
 
     ours = {dtype: load_model("small", dtype="float32").stage_b.to(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    config: StageBConfig = ours[torch.float32].config
+    config = ours[torch.float32].config
     theirs = diffusers_stage_b(config).eval()
-    theirs.load_state_dict(stage_b_keys_to_diffusers(ours[torch.float32].state_dict()))
+    state = {k: v for k, v in ours[torch.float32].state_dict().items() if not k.startswith("noise_mapper")}
+    theirs.load_state_dict(stage_b_keys_to_diffusers(state))
     g = torch.Generator().manual_seed(0)
     inputs = (torch.randn(1, 4, 128, 128, generator=g), torch.rand(1, generator=g), torch.randn(1, 16, 12, 12, generator=g))
     text = torch.zeros(1, 1, config.text_channels)
-    call = lambda x, r, code: theirs(sample=x, timestep_ratio=r, clip_text_pooled=text, effnet=code).sample
-    return (lambda dtype, *inputs: ours[dtype](*inputs)), call, inputs
+
+    def our_steps(dtype, x, r, code):
+        mapped = ours[dtype].map_code(code, None, (64, 64))  # once a picture, as the receiver does
+        return [ours[dtype].step(x, r, mapped) for _ in range(STEPS)][-1]
+
+    def their_steps(x, r, code):
+        return [theirs(sample=x, timestep_ratio=r, clip_text_pooled=text, effnet=code).sample for _ in range(STEPS)][-1]
+
+    return our_steps, their_steps, inputs
 
 
 def stage_a_pair():

@@ -176,9 +176,7 @@ def deinterleave(sent: Tensor) -> Tensor:
 # Noise that is not Gaussian. Its average power is what snr_db says.
 
 
-def impulsive(
-    x: Tensor, snr_db: float | Tensor, generators: Sequence[Generator], rate: float, impulse_db: float, known: str
-) -> Received:
+def impulsive(x: Tensor, snr_db: float | Tensor, generators: Sequence[Generator], rate: float, impulse_db: float, known: str) -> Received:
     """Bernoulli-Gaussian noise: white noise, with probability `rate` joined by an impulse `impulse_db` stronger.
 
     Args:

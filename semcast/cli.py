@@ -130,6 +130,7 @@ def add_model(p: Parser) -> None:
         "--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the receiver's networks, default: %(default)s"
     )
     p.add_argument("--low-memory", action="store_true", help="networks visit the GPU one at a time; slower")
+    p.add_argument("--compile", action="store_true", help="torch.compile, on a GPU with CUDA graphs: slow first picture, fast others")
 
 
 def add_factor(p: Parser) -> None:
@@ -357,7 +358,7 @@ def load_link(args):
 
     name = getattr(args, "channel", "awgn")
     options = find_channel(name).parse(getattr(args, "channel_option", []))
-    return Link(load_model(args.model, args.device, args.dtype, args.low_memory), name, **options)
+    return Link(load_model(args.model, args.device, args.dtype, args.low_memory, args.compile), name, **options)
 
 
 def make_folder(path: Path) -> Path:

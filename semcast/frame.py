@@ -105,9 +105,10 @@ def parse(data: bytes, name: str) -> tuple[Header, Tensor | Received]:
     y = np.frombuffer(data, "<c8", k, START)
     h = np.frombuffer(data, "<c8", h_count, START + 8 * k)
     noise_var = np.frombuffer(data, "<f4", noise_count, START + 8 * k + 8 * h_count)
-    if not (np.isfinite(y).all() and np.isfinite(h).all()) or np.isnan(noise_var).any():
+    lost = np.isposinf(noise_var)  # an erased symbol
+    if not (np.isfinite(y).all() and np.isfinite(h).all() and np.isfinite(noise_var[~lost]).all()):
         raise InputError(f"{name} holds NaN or infinite samples")
-    if (noise_var < 0).any():  # +inf is an erased symbol
+    if (noise_var < 0).any():
         raise InputError(f"{name} holds a negative noise variance")
     y, h, noise_var = (torch.from_numpy(part.copy())[None] for part in (y, h, noise_var))
     if kind:

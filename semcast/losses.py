@@ -64,7 +64,7 @@ def joint_loss(cascade: Cascade, images: Tensor, step: Step, config, lpips: LPIP
         target = cascade.stage_a.encode(images).float()
     t = torch.where(step.rand() < config.from_noise, 1.0, step.rand())
     x = add_noise(target, t, draw_noise(target, step.generators()))
-    x0, _ = cascade.predict(x, t, code, noise)
+    x0, _ = cascade.denoise(x, t, cascade.prepare(code, noise, x.shape[-2:], guided=False))
     return latent_losses(x0, target, images, step, config, lpips) | pixel_losses(cascade, x0, images, step, config, lpips)
 
 
@@ -75,9 +75,10 @@ def fewstep_loss(cascade: Cascade, images: Tensor, step: Step, config, lpips: LP
         target = cascade.stage_a.encode(images).float()
         steps = (10, 10, 4, 2)[step.integer(4)]
         generators = step.generators()
-        denoiser = lambda x, t: cascade.predict(x, t, code, noise)  # noqa: E731
+        prepared = cascade.prepare(code, noise, target.shape[-2:], guided=False)
+        denoiser = lambda x, t: cascade.denoise(x, t, prepared)  # noqa: E731
         x, t = sample(denoiser, draw_noise(target, generators), steps, generators, stop=step.integer(steps))
-    x0, _ = cascade.predict(x, t, code, noise)
+    x0, _ = cascade.denoise(x, t, cascade.prepare(code, noise, x.shape[-2:], guided=False))
     return latent_losses(x0, target, images, step, config, lpips) | pixel_losses(cascade, x0, images, step, config, lpips)
 
 
@@ -91,7 +92,8 @@ def denoise_loss(cascade: Cascade, batch: Tensor | tuple[Tensor, Tensor], step: 
         target = batch[1] if isinstance(batch, tuple) else cascade.stage_a.encode(batch).float()
     t = (1 - step.rand() + 0.001).clamp(max=1)
     eps = pyramid_noise(target, step.generators()) if config.pyramid_noise else draw_noise(target, step.generators())
-    _, predicted = cascade.predict(add_noise(target, t, eps), t, code, noise)
+    x = add_noise(target, t, eps)
+    _, predicted = cascade.denoise(x, t, cascade.prepare(code, noise, x.shape[-2:], guided=False))
     error = (predicted - eps).square().mean(dim=(1, 2, 3))  # [b]
     bucket = buckets_of(t)
     return {"epsilon": error / step.buckets[bucket].clamp(1e-7, 1e7), "error": error.detach(), "bucket": bucket}

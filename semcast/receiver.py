@@ -32,8 +32,9 @@ def receive(
     height, width = header.padded
     code, noise = condition(received, gain, header.code_shape, cascade.config.noise_aware)
     start = draw_noise(code.new_empty(len(code), cascade.config.stage_a.latent_channels, height // 4, width // 4), generators)
-    denoiser = lambda x, t: cascade.denoise(x, t, code, noise)  # noqa: E731
     with visiting(cascade.stage_b, code.device):
+        prepared = cascade.prepare(code, noise, start.shape[-2:])
+        denoiser = lambda x, t: cascade.denoise(x, t, prepared)  # noqa: E731
         latent = sample(denoiser, start, steps or cascade.config.steps, generators, progress=progress)
     with visiting(cascade.stage_a, code.device):
         image = cascade.stage_a.decode(latent.to(cascade.stage_a.out_block[0].weight.dtype)).float()

@@ -192,7 +192,7 @@ def train(
         write_text(folder / "config.json", json.dumps(run, indent=1) + "\n")
     cascade.stage_b.recompute = config.recompute
     if config.compile:
-        cascade.stage_b.compile()
+        cascade.stage_b.step = torch.compile(cascade.stage_b.step)
     if cache is not None:
         if config.phase != "denoise":
             raise InputError(f"a cache of latents serves the phase denoise, not {config.phase}")
@@ -265,6 +265,7 @@ def train(
         if board:
             board.close()
         cascade.stage_b.recompute = False
+        cascade.stage_b.__dict__.pop("step", None)  # the compiled one
     if writes:
         trained = with_weights(cascade, ema)
         if config.phase == "autoencoder":

@@ -15,7 +15,7 @@ from .cascade.model import visiting
 from .errors import InputError
 
 PAD_MULTIPLE = 64  # sides of what Stage B and Stage A work on
-SIDE_MIN, SIDE_MAX = 64, 2048  # pixels
+SIDE_MIN, SIDE_MAX = 64, 8192  # pixels
 FACTOR_UNIT = 128  # `factor` travels as a whole number of 1/128
 FACTOR_MIN, FACTOR_MAX = 0.5, 1.0
 
@@ -69,7 +69,7 @@ def transmit(image: Tensor, encoder: Encoder, code_id: int, factor: float, seed:
     """One picture [1, 3, H, W] in [0, 1] -> (x [1, k] complex64 with mean |x|^2 = 1, its header).
 
     Raises:
-        InputError: a side outside 64 .. 2048, or a factor outside 0.5 .. 1.
+        InputError: a side outside 64 .. 8192, or a factor outside 0.5 .. 1.
     """
     height, width = image.shape[-2:]
     check_sides(height, width)

@@ -1,12 +1,17 @@
-"""The channel against theory: the noise has the power, the shape and the independence that the SNR promises."""
+"""The channels against theory: noise and fading have the power, the shape and the independence they promise.
+
+Tolerances are five standard errors of the measured mean unless a comment says otherwise.
+"""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
-from semcast.channel import awgn, find_channel
+from semcast.channel import CHANNELS, Received, awgn, channel_uses, find_channel, interleaver
 from semcast.errors import InputError
+from semcast.receiver import condition
 
 ROWS, SYMBOLS = 64, 8192
 DRAWS = ROWS * SYMBOLS
@@ -112,6 +117,231 @@ def test_wrong_input_is_refused_by_name(x, snr_db, generators, text):
 
 
 def test_an_unknown_channel_is_refused_with_the_known_ones():
-    assert find_channel("awgn") is awgn
-    with pytest.raises(InputError, match="no channel is called 'rician'; there are: awgn"):
-        find_channel("rician")
+    assert find_channel("awgn").function is awgn
+    with pytest.raises(InputError, match="no channel is called 'rice'; there are: awgn, rayleigh, "):
+        find_channel("rice")
+
+
+FLAT = [name for name in CHANNELS if name[:3] not in ("tdl", "cdl")]  # the others are in test_ofdm.py
+VARIANTS = [(name, {}) for name in FLAT] + [
+    ("rician", {"k_db": -3}),
+    ("burst-erasure", {"rate": 0.4, "burst_symbols": 3, "interleave": "no"}),
+    ("packet-erasure", {"packet_symbols": 7, "interleave": "no"}),
+    ("impulsive", {"known": "symbol"}),
+    ("middleton", {"index": 2.0, "known": "symbol"}),
+    ("clipping", {"papr_db": 0}),
+]
+
+
+def gaussian(rows: int, symbols: int, seed: int = 0) -> torch.Tensor:
+    """CN(0, 1) symbols, scaled to unit power per row."""
+    re, im = torch.randn((2, rows, symbols), generator=seeded(seed)[0])
+    x = torch.complex(re, im)
+    return x / x.abs().square().mean(dim=1, keepdim=True).sqrt()
+
+
+def mean_near(values: torch.Tensor, expected: float) -> bool:
+    """Is the mean of these independent values within five of its standard errors?"""
+    return abs(values.double().mean().item() - expected) < 5 * values.double().std().item() / math.sqrt(values.numel())
+
+
+@pytest.mark.parametrize("name, options", VARIANTS)
+def test_every_channel_keeps_the_convention(name, options):
+    """Shapes; a picture's channel is its generator's alone; x stays as it was; the noise variance told is the true one."""
+    channel, x = find_channel(name), gaussian(40, 3000)
+    before, state = x.clone(), torch.get_rng_state()
+    y, h, noise_var = together = channel(x, 5.0, seeded(*range(40)), **options)
+    assert torch.equal(x, before) and torch.equal(state, torch.get_rng_state())
+    assert y.shape == x.shape and h.shape[1] in (1, 3000) and noise_var.shape[1] in (1, 3000)
+    for i in (0, 17):
+        alone = channel(x[i : i + 1], torch.tensor([5.0]), seeded(i), **options)
+        assert all(torch.equal(a, b[i : i + 1]) for a, b in zip(alone, together))
+    kept = noise_var.isfinite().expand_as(x)
+    error = (y - h * x).abs().square() / noise_var
+    assert mean_near(torch.where(kept, error, 0).sum(dim=1) / kept.sum(dim=1), 1)  # a mean per picture
+    assert (y[~kept] == 0).all()
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_snr_mismatch_misleads_the_receiver_and_changes_nothing_else(name):
+    x = gaussian(3, 200)
+    y, h, noise_var = find_channel(name)(x, 5.0, seeded(0, 1, 2))
+    for mismatch_db in (-3, 10.0):
+        other = find_channel(name)(x, 5.0, seeded(0, 1, 2), snr_mismatch_db=mismatch_db)
+        assert torch.equal(other.y, y) and torch.equal(other.h, h)
+        assert torch.allclose(other.noise_var, noise_var * 10 ** (-mismatch_db / 10))
+
+
+def test_one_seed_gives_the_same_noise_on_every_flat_channel():
+    x = unit_power(2, 500)
+    noise = awgn(x, 3.0, seeded(0, 1)).y - x
+    for name in ("rayleigh", "rayleigh-fast", "rician", "erasure"):
+        y, h, noise_var = find_channel(name)(x, 3.0, seeded(0, 1))
+        kept = noise_var.isfinite().expand_as(x)
+        assert torch.allclose((y - h * x)[kept], noise[kept], atol=1e-6)
+
+
+def kolmogorov(values: torch.Tensor, cdf) -> float:
+    """sqrt(N) times the largest distance between the empirical and the given distribution; above 1.95 for one in 1000."""
+    expected, n = cdf(values.sort().values.double()), len(values)
+    steps = torch.arange(n + 1) / n
+    return math.sqrt(n) * max((steps[1:] - expected).max().item(), (expected - steps[:-1]).max().item())
+
+
+@pytest.mark.parametrize("name", ["rayleigh", "rayleigh-fast"])
+def test_rayleigh_gains(name):
+    rows, symbols = (4000, 1) if name == "rayleigh" else (8, 4000)
+    h = find_channel(name)(unit_power(rows, symbols), 10.0, seeded(*range(rows))).h
+    assert mean_near(h.abs().square(), 1) and mean_near(h.real, 0) and mean_near(h.imag, 0) and mean_near(h.real * h.imag, 0)
+    assert kolmogorov(h.abs().flatten(), lambda r: 1 - torch.exp(-r.square())) < 1.95
+    assert kolmogorov(h.angle().flatten(), lambda a: a / (2 * math.pi) + 0.5) < 1.95
+    if name == "rayleigh-fast":
+        assert mean_near((h[:, 1:] * h[:, :-1].conj()).real, 0)
+
+
+@pytest.mark.parametrize("k_db", [-20, 0, 6, 15])
+def test_rician_k(k_db):
+    h = find_channel("rician")(unit_power(4000, 1), 10.0, seeded(*range(4000)), k_db=k_db).h
+    k = 10 ** (k_db / 10)
+    assert mean_near(h.abs().square(), 1)
+    assert mean_near(h.real, math.sqrt(k / (k + 1))) and mean_near(h.imag, 0)
+    assert mean_near((h - math.sqrt(k / (k + 1))).abs().square(), 1 / (k + 1))
+
+
+@pytest.mark.parametrize("rate", [0, 0.1, 0.5])
+@pytest.mark.parametrize("name", ["erasure", "burst-erasure", "packet-erasure"])
+def test_erasure_rate(name, rate):
+    noise_var = find_channel(name)(unit_power(200, 3000), 10.0, seeded(*range(200)), rate=rate).noise_var
+    share = noise_var.isinf().double().mean(dim=1)
+    assert mean_near(share, rate) if rate else share.max() == 0
+
+
+def runs(lost: torch.Tensor) -> torch.Tensor:
+    """Lengths of the runs of True in the rows of [B, K]; those cut by an end of a row are too few to matter."""
+    edges = torch.nn.functional.pad(lost.int(), (1, 1)).diff(dim=1)
+    return (edges == -1).nonzero()[:, 1] - (edges == 1).nonzero()[:, 1]
+
+
+@pytest.mark.parametrize("burst", [1, 4, 20])
+def test_bursts_are_geometric_with_the_given_mean_until_interleaved(burst):
+    channel, x = find_channel("burst-erasure"), unit_power(40, 20000)
+    options = {"rate": 0.2, "burst_symbols": burst}
+    lost = channel(x, 10.0, seeded(*range(40)), interleave="no", **options).noise_var.isinf()
+    lengths = runs(lost).double()
+    assert lengths.mean().item() == pytest.approx(burst, rel=5 / math.sqrt(len(lengths)))  # geometric: its deviation is its mean
+    assert lengths.std().item() == pytest.approx(math.sqrt(burst**2 - burst), rel=8 / math.sqrt(len(lengths)), abs=1e-9)
+    spread = channel(x, 10.0, seeded(*range(40)), interleave="yes", **options).noise_var.isinf()
+    assert torch.equal(spread.sum(dim=1), lost.sum(dim=1))
+    assert runs(spread).double().mean().item() == pytest.approx(1 / 0.8, rel=0.02)  # as if independent
+    order = interleaver(20000)
+    assert torch.equal(spread[:, order], lost)  # the i-th symbol on the air is x[order[i]]
+
+
+def test_the_interleaver_is_what_the_protocol_says():
+    for k in (1, 8, 1152):
+        state, keys = k, []
+        for _ in range(k):
+            state = (6364136223846793005 * state + 1442695040888963407) % 2**64
+            keys.append(state)
+        assert [keys[i] for i in interleaver(k).tolist()] == sorted(keys)
+    protocol = (Path(__file__).parent.parent / "PROTOCOL.md").read_text()
+    assert f"For k = 8 the order is {', '.join(map(str, interleaver(8).tolist()))}." in protocol
+
+
+def test_packets_are_lost_whole():
+    lost = find_channel("packet-erasure")(
+        unit_power(50, 1000), 10.0, seeded(*range(50)), packet_symbols=64, interleave="no"
+    ).noise_var.isinf()
+    packets = torch.nn.functional.pad(lost, (0, 24)).view(50, 16, 64).sum(dim=2)
+    assert set(packets[:, :15].unique().tolist()) == {0, 64} and set(packets[:, 15].unique().tolist()) <= {0, 40}
+
+
+def test_impulses_have_their_rate_and_power():
+    x = unit_power(20, 20000)
+    y, _, noise_var = find_channel("impulsive")(x, 0.0, seeded(*range(20)), rate=0.05, impulse_db=20, known="symbol")
+    quiet, loud = noise_var.unique().tolist()
+    assert loud / quiet == pytest.approx(101, rel=1e-4) and 0.95 * quiet + 0.05 * loud == pytest.approx(1, rel=1e-5)
+    hit = noise_var == noise_var.max()
+    assert mean_near(hit.float(), 0.05)
+    for group, power in ((hit, loud), (~hit, quiet)):
+        assert mean_near((y - x)[group].abs().square(), power)
+    told = find_channel("impulsive")(x, 0.0, seeded(*range(20)), rate=0.05, impulse_db=20)
+    assert torch.equal(told.y, y) and torch.equal(told.noise_var, torch.ones(20, 1))
+
+
+def test_middleton_noise_has_its_mixture():
+    x, index, ratio_db = unit_power(20, 20000), 0.3, -10.0
+    y, _, noise_var = find_channel("middleton")(x, 0.0, seeded(*range(20)), index=index, ratio_db=ratio_db, known="symbol")
+    for m in range(3):
+        power = (m / index + 0.1) / 1.1
+        hit = (noise_var - power).abs() < 1e-5
+        assert mean_near(hit.float(), math.exp(-index) * index**m / math.factorial(m))
+        assert mean_near((y - x)[hit].abs().square(), power)
+
+
+@pytest.mark.parametrize("papr_db", [0, 3, 6])
+def test_clipping_and_bussgang(papr_db):
+    """For CN(0, 1) and a limit A: h = 1 - exp(-A^2) + sqrt(pi) A erfc(A) / 2, E|clip|^2 = 1 - exp(-A^2)."""
+    x = gaussian(40, 20000)
+    y, h, noise_var = find_channel("clipping")(x, 60.0, seeded(*range(40)), papr_db=papr_db)
+    limit = 10 ** (papr_db / 20)
+    clipped = y - (awgn(x, 60.0, seeded(*range(40))).y - x)
+    assert clipped.abs().max().item() == pytest.approx(limit, rel=1e-4)
+    inside = x.abs() < 0.999 * limit
+    assert torch.allclose(clipped[inside], x[inside], atol=1e-5)
+    gain = 1 - math.exp(-(limit**2)) + math.sqrt(math.pi) / 2 * limit * math.erfc(limit)
+    assert mean_near(h.real, gain) and not h.imag.any()
+    assert mean_near(noise_var - 1e-6, 1 - math.exp(-(limit**2)) - gain**2)
+    distortion = (clipped - h * x) * x.conj()
+    assert distortion.mean(dim=1).abs().max() < 1e-4  # uncorrelated with x
+
+
+def test_erased_symbols_are_estimated_as_zero():
+    x = gaussian(2, 72)
+    for name in ("erasure", "burst-erasure", "packet-erasure"):
+        received = find_channel(name)(x, 10.0, seeded(0, 1), rate=0.5)
+        for noise_aware in (True, False):
+            code, noise = condition(received, 1.0, (16, 3, 3), noise_aware)
+            assert code.isfinite().all() and noise.isfinite().all()
+            symbols = torch.complex(*code.flatten(1).chunk(2, dim=1))
+            assert (symbols[received.noise_var.isinf()] == 0).all()
+    nothing = Received(torch.zeros_like(x), torch.zeros(2, 1, dtype=x.dtype), torch.full((2, 1), math.inf))
+    assert torch.equal(condition(nothing, 1.0, (16, 3, 3), True)[0], torch.zeros(2, 16, 3, 3))
+
+
+def test_channel_uses_counts_every_overhead():
+    for name in FLAT:
+        assert channel_uses(name, 1152) == 1152
+    # 14 OFDM symbols of 96 subcarriers with a cyclic prefix of 9/128, 6.75, so 7 samples; 2 of the 14 are pilots
+    assert channel_uses("tdl-a", 1152) == channel_uses("cdl-e", 1152, speed_mps=10) == 14 * (96 + 7)
+    assert channel_uses("tdl-a", 1152, pilots=4) == 14 * (116 + 9)  # 1152 / 10, rounded up
+    assert channel_uses("tdl-a", 1153) == 14 * (97 + 7)
+    assert channel_uses("tdl-a", 8) == 14 * (12 + 1)  # one resource block at least
+
+
+def test_options_are_parsed_with_their_kinds():
+    channel = find_channel("packet-erasure")
+    assert channel.parse(["rate=0.25", "packet_symbols=16"]) == {
+        "rate": 0.25,
+        "packet_symbols": 16,
+        "interleave": "yes",
+        "snr_mismatch_db": 0.0,
+    }
+    for name, channel in CHANNELS.items():
+        assert channel.name == name and channel.check({}) == channel.check(channel.check({}))
+        for option in channel.options.values():
+            low_high = option.allowed
+            assert option.default in low_high if isinstance(option.default, str) else low_high[0] <= option.default <= low_high[1]
+
+
+def test_channels_lists_names_options_units_and_examples_that_parse(cli):
+    from semcast.cli import build_parser
+
+    code, out, err = cli("channels")
+    assert (code, err) == (0, "") and max(map(len, out.splitlines())) <= 160
+    for channel in CHANNELS.values():
+        assert f"\n{channel.name} " in "\n" + out
+        args = build_parser().parse_args(channel.example.split()[1:])
+        assert find_channel(args.channel).parse(args.channel_option) == channel.check({})
+        for key, option in channel.options.items():
+            assert f"{key} = {option} {option.unit}".rstrip() in out

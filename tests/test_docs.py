@@ -99,12 +99,13 @@ def test_the_flags_are_a_contract():
     """Frozen on purpose: changing one is a decision, not an accident."""
     commands = next(a for a in build_parser()._actions if a.dest == "command").choices
     flags = {name: sorted(s for a in p._actions for s in a.option_strings if s.startswith("--")) for name, p in commands.items()}
-    model, channel = ["--device", "--dtype", "--low-memory", "--model"], ["--channel", "--channel-option", "--snr"]
+    model, channel = ["--compile", "--device", "--dtype", "--low-memory", "--model"], ["--channel", "--channel-option", "--snr"]
     assert flags == {
         "demo": sorted(["--help", "--out"]),
         "run": sorted(["--help", "--out", "--factor", "--steps", "--seed", "--lpips", "--fetch-metrics", *model, *channel]),
         "send": sorted(["--help", "--output", "--factor", "--seed", *model]),
         "channel": sorted(["--help", "--output", "--seed", *channel]),
+        "channels": sorted(["--help", "--plot"]),
         "receive": sorted(["--help", "--output", "--steps", *model]),
         "train": sorted(["--help", "--preset", "--data", "--out", "--init", "--resume", "--set", "--lpips", "--cache", "--device"]),
         "models": sorted(["--help", "--json"]),

@@ -147,8 +147,8 @@ def test_counted_side_information_has_the_widths_of_the_file():
 
 
 def test_largest_frame_is_the_largest_picture_with_a_gain_for_every_symbol(tmp_path):
-    header = Header(1, 2048, 2048, 1.0, 1.0, 0)
-    x = sent(16 * 64 * 64 // 2)
+    header = Header(1, 8192, 8192, 1.0, 1.0, 0)
+    x = sent(16 * 256 * 256 // 2)
     write_frame(tmp_path / "x.sem", header, Received(x, x, x.abs()))
     assert os.path.getsize(tmp_path / "x.sem") == MAX_BYTES and read_frame(tmp_path / "x.sem")[0] == header
 
@@ -160,8 +160,8 @@ def test_a_frame_that_met_no_channel_is_received_without_noise():
 
 IMPOSSIBLE = [  # field, what the message blames, values
     ("kind", "kind", (2, 255)),
-    ("height", "height", (0, 63, 2049, 65535)),
-    ("width", "width", (0, 63, 2049, 65535)),
+    ("height", "height", (0, 63, 8193, 65535)),
+    ("width", "width", (0, 63, 8193, 65535)),
     ("factor", "factor", (0, 63, 129, 255)),
     ("gain", "gain", (0.0, -1.0, math.nan, math.inf)),
     ("height", "symbols", (300,)),  # possible, but not with this many symbols
@@ -185,13 +185,21 @@ def test_version_is_checked_before_anything_a_version_may_change(frame):
 
 def test_impossible_samples_are_refused_even_with_right_checksums(frame):
     for index in (0, 1, 2 * K - 1, -1):  # real and imaginary parts of y, then the last float of all
-        for value in (math.nan, math.inf, -math.inf):
+        erased = fields(frame)["kind"] and index == -1  # a noise variance may be infinite
+        for value in (math.nan, -math.inf) if erased else (math.nan, math.inf, -math.inf):
             assert refusal(with_sample(frame, index, value)) == "x.sem holds NaN or infinite samples"
     if fields(frame)["kind"]:
         assert refusal(with_sample(frame, -1, -1e-9)) == "x.sem holds a negative noise variance"
     else:
         assert refusal(with_sample(frame, 0, 3e38)) == "x.sem was not sent with unit power (mean |x|^2 = inf)"
         assert refusal(edited(frame, bytes(8 * K))) == "x.sem was not sent with unit power (mean |x|^2 = 0)"
+
+
+def test_erased_symbols_have_infinite_noise_and_survive_the_file(tmp_path):
+    y, h, noise_var = received(K)
+    noise_var[0, ::3] = math.inf
+    write_frame(tmp_path / "x.sem", HEADER, Received(y, h, noise_var))
+    assert torch.equal(read_frame(tmp_path / "x.sem")[1].noise_var, noise_var)
 
 
 def test_wrong_length_is_refused(frame):

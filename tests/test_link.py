@@ -15,6 +15,7 @@ from semcast import Link, load_model, read_image
 from semcast.cascade.checkpoint import save_model
 from semcast.channel import Received, awgn
 from semcast.images import to_pixels, to_tensor
+from semcast.models import compile_networks
 from semcast.receiver import condition, receive
 from semcast.transmitter import HEADER_BITS, SIDE_BITS, Header, demodulate, modulate
 
@@ -153,7 +154,7 @@ def test_the_noise_level_reaches_a_noise_aware_network_and_no_other():
     x, code, t = normal(2, 4, 16, 16), normal(2, 16, 2, 2, seed=1), torch.tensor([1.0, 0.5])
     for noise_aware in (True, False):
         cascade = tiny_cascade(noise_aware=noise_aware)
-        quiet, loud = (cascade.denoise(x, t, code, torch.full(code.shape, level))[0] for level in (0.0, 0.5))
+        quiet, loud = (cascade.denoise(x, t, cascade.prepare(code, torch.full(code.shape, level), (16, 16)))[0] for level in (0.0, 0.5))
         assert torch.equal(quiet, loud) != noise_aware
 
 
@@ -231,3 +232,15 @@ def test_models_reports_the_official_parameter_counts(cli):
         assert rows[name]["parts"] == {"encoder": 20_197_968, "stage_b": stage_b, "stage_a": 18_406_894}
         assert rows[name]["parameters"] == sum(rows[name]["parts"].values())
     assert rows["small"]["fetched"] and rows["small"]["size_bytes"] < 30 * 2**20
+
+
+def test_a_network_that_cannot_be_compiled_runs_as_it_is(monkeypatch, capsys):
+    plain, cascade = tiny_cascade(), tiny_cascade()
+    monkeypatch.setattr(torch, "compile", lambda function, **options: lambda *args: 1 / 0)
+    compile_networks(cascade)
+    side = header(64, 64)
+    received = Received(normal(1, side.channel_uses, dtype=torch.complex64), torch.ones(1, 1, dtype=torch.complex64), torch.zeros(1, 1))
+    pictures = [receive(received, side, 1.0, model, seeded(0), steps=2) for model in (plain, cascade)]
+    assert torch.equal(*pictures)
+    complaints = capsys.readouterr().err.splitlines()
+    assert complaints == ["semcast: not compiled (division by zero); going on without"] * 2  # Stage B and Stage A, once each

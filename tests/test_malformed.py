@@ -33,7 +33,7 @@ def make_pictures(zoo: Path) -> None:
     png = bytearray((zoo / "good.png").read_bytes())
     png[png.index(b"IDAT") + 300] ^= 1
     (zoo / "flipped.png").write_bytes(png)
-    for name, width, height in (("small", 63, 64), ("wide", 2049, 100), ("tall", 64, 2049), ("dot", 1, 1)):
+    for name, width, height in (("small", 63, 64), ("wide", 8193, 100), ("tall", 64, 8193), ("dot", 1, 1)):
         Image.new("RGB", (width, height)).save(zoo / f"{name}.png")
     header = png[:16] + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     (zoo / "bomb.png").write_bytes(header + struct.pack(">I", zlib.crc32(header[12:])) + png[33:])
@@ -123,8 +123,8 @@ CASES = [  # command line, what it must be told
     (f"send nan.tif {SEND}", "nan.tif: damaged (pixels are not finite)"),
     (f"send page.png {SEND}", "page.png is EPS, which is not read; convert it to PNG"),
     *(
-        (f"send {name}.png {SEND}", f"picture is {size} pixels; both sides must lie between 64 and 2048, so resize it")
-        for name, size in (("small", "63x64"), ("wide", "2049x100"), ("tall", "64x2049"))
+        (f"send {name}.png {SEND}", f"picture is {size} pixels; both sides must lie between 64 and 8192, so resize it")
+        for name, size in (("small", "63x64"), ("wide", "8193x100"), ("tall", "64x8193"))
     ),
     (f"run dot.png {RUN}", "picture is 1x1 pixels"),
     (f"run good.png text.png {RUN}", "text.png: not a picture that can be read"),
@@ -159,9 +159,24 @@ CASES = [  # command line, what it must be told
     (f"run good.png {RUN} --steps x", "argument --steps: 'x' is not a whole number"),
     (f"run good.png {RUN} --seed 1.5", "argument --seed: '1.5' is not a whole number"),
     (f"run good.png same.png {RUN} --seed 4294967295", "seed 4294967295 + 1 is above 4294967295"),
-    (f"run good.png {RUN} --channel rice", "no channel is called 'rice'; there are: awgn"),
-    (f"channel x.sem {CHANNEL} --channel rice", "no channel is called 'rice'; there are: awgn"),
-    (f"channel x.sem {CHANNEL} --channel-option taps=3", "channel 'awgn' has no option 'taps=3'"),
+    (f"run good.png {RUN} --channel rice", "no channel is called 'rice'; there are: awgn, rayleigh, "),
+    (f"channel x.sem {CHANNEL} --channel rice", "no channel is called 'rice'; there are: awgn, rayleigh, "),
+    (f"channel x.sem {CHANNEL} --channel-option taps=3", "channel 'awgn' has no option 'taps'; it has: snr_mismatch_db"),
+    (f"run good.png {RUN} --channel rician --channel-option k=3", "channel 'rician' has no option 'k'; it has: k_db, snr_mismatch_db"),
+    (f"channel x.sem {CHANNEL} --channel rician --channel-option k_db", "channel option 'k_db': write NAME=VALUE with a name out of k"),
+    (f"channel x.sem {CHANNEL} --channel rician --channel-option k_db=x", "channel option k_db = x is not a number"),
+    (f"channel x.sem {CHANNEL} --channel rician --channel-option k_db=nan", "channel option k_db = nan must lie between -20 and 40"),
+    (f"channel x.sem {CHANNEL} --channel erasure --channel-option rate=0.6", "channel option rate = 0.6 must lie between 0 and 0.5"),
+    (f"channel x.sem {CHANNEL} --channel tdl-a --channel-option pilots=1.5", "channel option pilots = 1.5 is not a whole number"),
+    (
+        f"channel x.sem {CHANNEL} --channel tdl-a --channel-option estimation=best",
+        "channel option estimation = best must be one of ls, lmmse, perfect",
+    ),
+    (
+        f"channel x.sem {CHANNEL} --channel cdl-b --channel-option speed_mps=90 --channel-option carrier_ghz=28",
+        "speed_mps and carrier_ghz give a Doppler shift of 8406 Hz; the model holds up to 3000 Hz",
+    ),
+    ("channels --plot gone/new.png", "cannot write gone/new.png: the folder gone does not exist"),
     (f"run good.png {RUN} --device gpu", "device 'gpu' cannot be used: "),
     (f"send good.png {SEND} --device meta", "device 'meta' cannot be used: "),
     (f"send good.png {SEND} --device cuda:77", "device 'cuda:77' cannot be used: "),

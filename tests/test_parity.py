@@ -1,7 +1,10 @@
 """Our networks against independent implementations: torchvision's encoder, diffusers' Stage A, Stage B and scheduler."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from conftest import tiny_cascade
 
 from semcast.cascade.encoder import Encoder
 from semcast.cascade.stage_a import StageA, StageAConfig
@@ -186,3 +189,26 @@ def test_stage_b_and_stage_a_run_in_bf16():
             half = network.bfloat16()(*(t.bfloat16() if t.ndim > 1 else t for t in inputs))
             assert half.dtype == torch.bfloat16
             assert (half.float() - expected).square().mean() < 1e-3 * expected.square().mean()  # 8 bits of mantissa, some tens of layers
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 12], ids=["row by row", "a few rows"])
+def test_stage_b_in_chunks_equals_stage_b_at_once(monkeypatch, chunk):
+    cascade = tiny_cascade()
+    x, code = torch.randn(2, 4, 64, 48), torch.randn(2, 16, 3, 4)
+    r, noise = torch.tensor([0.9, 0.2]), torch.rand(2, 16, 3, 4)
+    with torch.no_grad():
+        whole = cascade.stage_b(x, r, code, noise=noise)
+        monkeypatch.setattr("semcast.cascade.stage_b.CHUNK", chunk)
+        assert (cascade.stage_b(x, r, code, noise=noise) - whole).abs().max() < 1e-5 * whole.abs().max()
+
+
+@pytest.mark.parametrize("size", [(40, 33), (16, 50)])
+def test_stage_a_in_tiles_has_no_seams(monkeypatch, size):
+    stage_a = tiny_cascade().stage_a
+    latent = torch.randn(1, 4, *size)
+    with torch.no_grad():
+        whole = stage_a.decode(latent)
+        monkeypatch.setattr("semcast.cascade.stage_a.TILE", 16)
+        assert (stage_a.decode(latent) - whole).abs().max() < 1e-5 < whole.std()
+        monkeypatch.setattr(stage_a, "config", replace(stage_a.config, bottleneck_blocks=-2))  # a tile that sees nothing around it
+        assert (stage_a.decode(latent) - whole).abs().max() > 1e-3

@@ -192,11 +192,15 @@ def test_a_noise_map_added_to_a_model_changes_nothing_until_it_has_learnt():
     assert training.with_noise_map(after) is after
     x, code = torch.randn(2, 4, 16, 16, generator=seeded(0)), torch.randn(2, 16, 2, 2, generator=seeded(1))
     t, noise = torch.tensor([1.0, 0.5]), torch.rand(2, 16, 2, 2, generator=seeded(2))
-    assert torch.equal(before.denoise(x, t, code, noise)[0], after.denoise(x, t, code, noise)[0])
+
+    def denoised(cascade, noise):
+        return cascade.denoise(x, t, cascade.prepare(code, noise, (16, 16)))[0]
+
+    assert torch.equal(denoised(before, noise), denoised(after, noise))
     torch.nn.init.normal_(after.stage_b.noise_mapper.weight)
-    assert not torch.equal(before.denoise(x, t, code, noise)[0], after.denoise(x, t, code, noise)[0])
+    assert not torch.equal(denoised(before, noise), denoised(after, noise))
     even = noise.mean(dim=(1, 2, 3), keepdim=True).expand_as(noise)  # AWGN: all symbols alike, the map is zero
-    assert torch.allclose(before.denoise(x, t, code, even)[0], after.denoise(x, t, code, even)[0], atol=1e-5)
+    assert torch.allclose(denoised(before, even), denoised(after, even), atol=1e-5)
 
 
 def test_resuming_with_another_start_is_refused(tmp_path, monkeypatch, photos, lpips):

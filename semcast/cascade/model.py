@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from .diffusion import guide, network_time, scales, x0_and_eps
 from .encoder import Encoder, EncoderConfig
 from .stage_a import StageA, StageAConfig
-from .stage_b import StageB, StageBConfig
+from .stage_b import PATCH, StageB, StageBConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,32 +39,44 @@ class Cascade(nn.Module):
         self.stage_a = StageA(config.stage_a)
         self.stage_b = StageB(config.stage_b)
 
-    def denoise(self, x: Tensor, t: Tensor, code: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """`predict`, guided as the model's `guidance` says: with a scale other than 1 a second pass sees a code of zeros."""
-        output = self._output(x, t, code, noise)
-        if self.config.guidance != 1.0:
-            output = guide(output, self._output(x, t, code * 0, noise), self.config.guidance)
-        return x0_and_eps(output, x, t, self.config.prediction)
-
-    def predict(self, x: Tensor, t: Tensor, code: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """One evaluation of Stage B: x [B, 4, h, w], t [B], condition -> (x0, eps) in float32.
+    def prepare(self, code: Tensor, noise: Tensor, latent_size: tuple[int, int], guided: bool = True) -> "Condition":
+        """What Stage B needs to know of a reception, computed once for all steps.
 
         Args:
             code: [B, 16, hz, wz], from `receiver.condition`.
             noise: [B, 16, hz, wz] in [0, 1], likewise; ignored unless the model is noise-aware. Its mean is told as `sca`, the
                 rest as a map, so that where all symbols are equally noisy (AWGN) the map is zero.
+            latent_size: of the latent to be sampled.
+            guided: as the model's `guidance` says: with a scale other than 1 a second pass a step sees a code of zeros.
+        """
+        sca = noise.mean(dim=(1, 2, 3)) if self.config.noise_aware else None
+        spread = noise - sca[:, None, None, None] if self.config.noise_aware else None
+        size = tuple(side // PATCH for side in latent_size)
+        mapped = self.stage_b.map_code(code, spread, size)
+        unguided = self.stage_b.map_code(code * 0, spread, size) if guided and self.config.guidance != 1.0 else None
+        return Condition(mapped, unguided, sca)
+
+    def denoise(self, x: Tensor, t: Tensor, condition: "Condition") -> tuple[Tensor, Tensor]:
+        """One denoiser evaluation: x [B, 4, h, w], t [B] -> (x0, eps) in float32.
+
         A network that predicts x0 is shown a(t) x, so that what is mostly noise weighs little: at t = 1 it works as a
         plain decoder of the code. (Shown x itself, ours had learnt no colour after 250 steps.)
         """
-        return x0_and_eps(self._output(x, t, code, noise), x, t, self.config.prediction)
-
-    def _output(self, x: Tensor, t: Tensor, code: Tensor, noise: Tensor) -> Tensor:
-        dtype = self.stage_b.clf[1].weight.dtype
         r = network_time(t)
-        shown = x * scales(t)[0] if self.config.prediction == "x0" else x
-        sca = noise.mean(dim=(1, 2, 3)) if self.config.noise_aware else None
-        spread = noise - sca[:, None, None, None] if self.config.noise_aware else None
-        return self.stage_b(shown.to(dtype), r, code, sca, noise=spread).float()
+        shown = (x * scales(t)[0] if self.config.prediction == "x0" else x).to(self.stage_b.clf[1].weight.dtype)
+        output = self.stage_b.step(shown, r, condition.mapped, condition.sca).float()
+        if condition.unguided is not None:
+            unguided = self.stage_b.step(shown, r, condition.unguided, condition.sca).float()
+            output = guide(output, unguided, self.config.guidance)
+        return x0_and_eps(output, x, t, self.config.prediction)
+
+
+class Condition(NamedTuple):
+    """Of Stage B; see `Cascade.prepare`."""
+
+    mapped: Tensor  # [B, h / 2, w / 2, hidden]
+    unguided: Tensor | None
+    sca: Tensor | None  # [B]
 
 
 @contextmanager

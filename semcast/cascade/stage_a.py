@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+TILE = 256  # latent pixels of a side that are decoded at once: 1024 picture pixels
+
 @dataclass(frozen=True, kw_only=True)
 class StageAConfig:
     hidden: tuple = (192, 384)  # widths at 1/2 and 1/4 of the side
@@ -59,8 +61,24 @@ class StageA(nn.Module):
         return self.down_blocks(self.in_block(image)) / self.config.scale_factor
 
     def decode(self, latent: Tensor) -> Tensor:
-        """latent [B, 4, h, w] -> image [B, 3, 4h, 4w], about [0, 1] but not clamped."""
-        return self.out_block(self.up_blocks(latent * self.config.scale_factor))
+        """latent [B, 4, h, w] -> image [B, 3, 4h, 4w], about [0, 1] but not clamped.
+
+        Large latents go through in tiles. Each sees as much around it as the convolutions reach, so there are no seams: the
+        result is that of the whole at once, but for float rounding.
+        """
+        height, width = latent.shape[-2:]
+        if torch.is_grad_enabled() or max(height, width) <= TILE:
+            return self.out_block(self.up_blocks(latent * self.config.scale_factor))
+        reach = self.config.bottleneck_blocks + 2  # latent pixels: one a block, one for the transposed convolution, one behind it
+        image = latent.new_empty(len(latent), 3, 4 * height, 4 * width)
+        for top in range(0, height, TILE):
+            for left in range(0, width, TILE):
+                y, x = max(0, top - reach), max(0, left - reach)
+                part = latent[..., y : top + TILE + reach, x : left + TILE + reach]
+                seen = self.out_block(self.up_blocks(part * self.config.scale_factor))[..., 4 * (top - y) :, 4 * (left - x) :]
+                place = image[..., 4 * top : 4 * (top + TILE), 4 * left : 4 * (left + TILE)]
+                place.copy_(seen[..., : place.shape[-2], : place.shape[-1]])
+        return image
 
 
 class ResBlock(nn.Module):
@@ -79,14 +97,20 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # Scale and shift go into LayerNorm's affine, gates into the weights: fewer passes over large maps.
         g = self.gammas.to(x.dtype)
-        pad, conv = self.depthwise
+        conv = self.depthwise[1]
         expand, activate, project = self.channelwise
-        x = x.permute(0, 2, 3, 1)  # [B, H, W, C]
-        y = pad(_norm(x, g[0], g[1]).permute(0, 3, 1, 2))
+        x = x.permute(0, 2, 3, 1).contiguous()  # [B, H, W, C]; LayerNorm would copy any other order, twice a block
+        y = _pad(_norm(x, g[0], g[1])).permute(0, 3, 1, 2)
         x = x + F.conv2d(y, conv.weight * g[2], conv.bias * g[2], groups=conv.groups).permute(0, 2, 3, 1)
         y = activate(expand(_norm(x, g[3], g[4])))
         x = x + F.linear(y, project.weight * g[5], project.bias * g[5])
         return x.permute(0, 3, 1, 2)  # [B, C, H, W], channels-last in memory
+
+
+def _pad(x: Tensor) -> Tensor:
+    """ReplicationPad2d(1) of [B, H, W, C]. torch's own returns channels-first memory: three more copies of large maps."""
+    x = torch.cat([x[:, :1], x, x[:, -1:]], dim=1)
+    return torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)
 
 
 def _norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
