@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 TILE = 256  # latent pixels of a side that are decoded at once: 1024 picture pixels
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageAConfig:

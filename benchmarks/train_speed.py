@@ -1,0 +1,92 @@
+"""Time and memory of a fine-tuning step (phase denoise), with and without recomputing activations.
+
+    python benchmarks/train_speed.py                       `small` on a CPU, the official lite size on a GPU
+    python benchmarks/train_speed.py --size tiny --crop 64 a rehearsal
+
+Random weights and pictures: neither changes the time. The last line of stdout is one JSON object.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from semcast.cascade.checkpoint import write_text
+from semcast.cascade.model import Cascade, ModelConfig, small_config
+from semcast.cascade.stage_b import STAGE_B_BIG, STAGE_B_LITE
+from semcast.data import step_generator
+from semcast.losses import BUCKETS, PHASES, Step
+from semcast.train import PRESETS, make_optimiser
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+STEPS = PRESETS["scsic-1024"].steps
+
+
+def main() -> None:
+    gpu = torch.cuda.is_available()
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--size", choices=("tiny", "small", "lite", "big"), default="lite" if gpu else "small")
+    p.add_argument("--crop", type=int, default=1024 if gpu else 256)
+    p.add_argument("--batch", type=int, default=4)
+    p.add_argument("--runs", type=int, default=5)
+    p.add_argument("--optimiser", default="adamw", choices=("adamw", "adamw8bit"))
+    p.add_argument("--out", type=Path)
+    args = p.parse_args()
+    device = torch.device("cuda" if gpu else "cpu")
+    rows = [measure(args, recompute, device) for recompute in (False, True)]
+    for row in rows:
+        print(row, file=sys.stderr)
+    record = {"size": args.size, "crop": args.crop, "batch": args.batch, "optimiser": args.optimiser, "steps": STEPS, "rows": rows}
+    record["machine"] = {"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__}
+    if args.out:
+        write_text(args.out, json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record))
+
+
+def network(size: str) -> Cascade:
+    if size == "small":
+        return Cascade(small_config())
+    if size == "tiny":
+        from conftest import tiny_cascade
+
+        return tiny_cascade()
+    return Cascade(ModelConfig(name="random", licence="none", stage_b=STAGE_B_LITE if size == "lite" else STAGE_B_BIG))
+
+
+def measure(args, recompute: bool, device: torch.device) -> dict:
+    """Median step of the loop's own loss and optimiser; data loading is not in it."""
+    config = replace(PRESETS["scsic-1024"], batch=args.batch, crop=args.crop, window=0, recompute=recompute, optimiser=args.optimiser)
+    cascade = network(args.size).to(device).eval().requires_grad_(False)
+    cascade.stage_b.requires_grad_(True).train()
+    cascade.stage_b.recompute = recompute
+    parameters = dict(cascade.stage_b.named_parameters())
+    optimiser = make_optimiser(parameters, config)
+    loss_function, _ = PHASES[config.phase]
+    images = torch.rand(args.batch, 3, args.crop, args.crop, generator=step_generator(0, 0, 0)).to(device)
+    times = []
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    for run in range(args.runs + 2):
+        start = time.perf_counter()
+        step = Step(step_generator(0, run, 1), args.batch, slice(None), device, torch.ones(BUCKETS, device=device))
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = loss_function(cascade, images, step, config)["epsilon"].mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), config.clip)
+        optimiser.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    seconds = statistics.median(times[2:])
+    peak_gib = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
+    return {"recompute": recompute, "step_ms": seconds * 1e3, "projected_minutes": seconds * STEPS / 60, "peak_gib": peak_gib}
+
+
+if __name__ == "__main__":
+    main()
