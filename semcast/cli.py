@@ -11,7 +11,7 @@ from . import __version__
 from .errors import InputError
 
 SEED_MAX = 2**32 - 1
-PRESETS = ("autoencoder", "joint", "fewstep", "scsic-512", "scsic-1024")  # train.PRESETS, without the import
+PRESETS = ("autoencoder", "code", "joint", "decode", "fewstep", "scsic-512", "scsic-1024")  # train.PRESETS, without the import
 
 
 class Parser(argparse.ArgumentParser):
@@ -322,7 +322,7 @@ def train(args) -> None:
     torch.manual_seed(config.seed)
     cascade = Cascade(small_config()) if args.init == "new" else models_module.load_model(args.init, dtype="float32")
     command = f"semcast train --preset {args.preset} --init {args.init} " + " ".join(f"--set {s}" for s in args.set)
-    lpips = None if config.phase == "denoise" else load_lpips("vgg", args.lpips)
+    lpips = None if config.phase in ("code", "denoise") else load_lpips("vgg", args.lpips)
     model = train_model(cascade, photos, config, args.out, lpips, device, args.resume, command.strip(), args.cache)
     if os.environ.get("RANK", "0") == "0":
         print(model)

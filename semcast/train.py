@@ -1,7 +1,9 @@
-"""Training: four phases (losses.py) over one loop.
+"""Training: six phases (losses.py) over one loop.
 
     autoencoder   Stage A alone: L1 + LPIPS-VGG
-    joint         encoder and Stage B together, channel noise in between, Stage A frozen
+    code          the encoder alone: a linear code to start from
+    decode        Stage B alone on that code, channel noise in between
+    joint         encoder and Stage B together
     fewstep       Stage B on its own samples: the sampler walks to a random step, that step is trained
     denoise       Stage B on noisy conditions by the squared error of epsilon: the paper's fine-tuning
 
@@ -31,7 +33,7 @@ from .channel import awgn
 from .data import Photos, Prefetcher, step_generator
 from .errors import InputError
 from .images import to_pixels, write_png
-from .losses import BUCKETS, MARGIN, PHASES, Step, update_buckets
+from .losses import BUCKETS, MARGIN, PHASES, Step, linear_code_basis, update_buckets
 from .lpips import LPIPS
 from .receiver import receive
 from .transmitter import Header, encode, modulate
@@ -119,11 +121,25 @@ SCSIC = TrainConfig(  # arXiv 2507.17416, section 4; what it leaves open as in S
     crop=512,
     save_every=500,
 )
+JOINT = TrainConfig(
+    phase="joint",
+    steps=1000,
+    lr=5e-4,
+    window=0,
+    thumbnail_weight=1.0,
+    pixel_weight=3.0,
+    latent_weight=0.5,
+    from_noise=0.85,
+    batch_norm_until=0.0,
+    snr_min=-5.0,
+    fading=0.15,
+    erasures=0.15,
+)
 PRESETS = {  # what won so far; LOG.md tells what each setting was measured against
     "autoencoder": TrainConfig(phase="autoencoder", steps=1300, lr=2e-3, crop=128, window=96, lpips_weight=0.5),
-    "joint": TrainConfig(
-        phase="joint", steps=4000, lr=1e-3, window=0, thumbnail_weight=1.0, latent_weight=0.5, from_noise=0.85, batch_norm_until=0.2
-    ),
+    "code": TrainConfig(phase="code", steps=600, lr=2e-3, batch=16, window=0, warmup=20, lr_end=0.05, batch_norm_until=0.5, ema=0.98),
+    "joint": JOINT,
+    "decode": replace(JOINT, phase="decode"),
     "fewstep": TrainConfig(phase="fewstep", steps=600, lr=6e-4, window=96, pixel_weight=3.0, thumbnail_weight=0.5, latent_weight=0.3),
     "scsic-512": SCSIC,
     "scsic-1024": replace(SCSIC, crop=1024),
@@ -209,6 +225,10 @@ def train(
             parts.append(made)
         return parts
 
+    basis = None
+    if config.phase == "code":
+        statistics = torch.cat([photos.crops(256, 16, step_generator(config.seed, i, 7)) for i in range(16)])
+        basis = tuple(part.to(device) for part in linear_code_basis(statistics, config.factor_min))
     preview = photos.crops(min(config.crop, 512), 4, step_generator(config.seed, 0, 9))
     batches = Prefetcher(make)
     board = scalars(folder / "tensorboard") if writes else None
@@ -229,7 +249,7 @@ def train(
                     # dropout knows no other generator
                     torch.manual_seed(step_generator(config.seed, step, 3).initial_seed() + rows.start)
                     part = tuple(p.to(device) for p in part) if isinstance(part, tuple) else part.to(device)
-                    draws = Step(step_generator(config.seed, step, 1), config.batch, rows, torch.device(device), buckets.to(device))
+                    draws = Step(step_generator(config.seed, step, 1), config.batch, rows, torch.device(device), buckets.to(device), basis)
                     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.bf16):
                         terms = loss_function(cascade, part, draws, config, lpips)
                         loss = sum(weight * terms[k].mean() for k, weight in weights(config).items() if k in terms)
@@ -278,7 +298,7 @@ def train(
 def weights(config: TrainConfig) -> dict[str, float]:
     """Of the terms of a loss; the other terms are only logged."""
     terms = ("latent", "pixel", "lpips", "thumbnail")
-    return {"epsilon": 1.0} | {term: getattr(config, f"{term}_weight") for term in terms}
+    return {"epsilon": 1.0, "code": 1.0} | {term: getattr(config, f"{term}_weight") for term in terms}
 
 
 def shares(config: TrainConfig, rank: int, processes: int) -> list[slice]:

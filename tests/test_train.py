@@ -51,7 +51,8 @@ def config(phase: str = "joint", **changes) -> TrainConfig:
         save_every=SAVED,
         ema=0.9,
     )
-    return replace(PRESETS["scsic-512" if phase == "denoise" else phase], **quick | changes)
+    preset = {"denoise": "scsic-512", "decode": "joint"}.get(phase, phase)
+    return replace(PRESETS[preset], **quick | {"phase": phase} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +183,7 @@ def test_fading_and_erasures_are_what_they_say_and_leave_the_other_pictures_alon
     assert noise.mean().item() == pytest.approx(0.1, abs=4 * 0.1 / noise.numel() ** 0.5)
     alone = ~fades & ~loses
     assert torch.equal(y[alone], (y - x + x)[alone]) and (y[lost] == 0).all()
-    assert losses.uneven(clean, x, whole_step(400), config()) is clean
+    assert losses.uneven(clean, x, whole_step(400), config(fading=0.0, erasures=0.0)) is clean
 
 
 def test_a_noise_map_added_to_a_model_changes_nothing_until_it_has_learnt():
@@ -287,7 +288,7 @@ def test_learning_rate_rises_linearly_and_falls_as_half_a_cosine():
 def test_bad_settings_are_named_all_at_once():
     with pytest.raises(InputError, match="crop = 100, allowed: a multiple of 64; .*ema = 1.0, allowed: 0 to below 1"):
         config(crop=100, window=32, ema=1.0)
-    with pytest.raises(InputError, match="bad training settings: phase = 'both', allowed: autoencoder or joint or fewstep or denoise"):
+    with pytest.raises(InputError, match="bad training settings: phase = 'both', allowed: autoencoder or code or joint or decode or fewstep or denoise"):
         TrainConfig(phase="both", steps=1, lr=1e-3)
 
 
@@ -328,3 +329,25 @@ def test_crops_depend_on_the_generator_alone(folder, photos, tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
     assert not torch.equal(photos.crops(64, 6, seeded(2)), first)
     assert training.step_generator(0, 1, 0).initial_seed() != training.step_generator(1, 0, 0).initial_seed()
+
+
+def test_the_linear_code_has_even_channels_and_keeps_what_16_numbers_can(photos):
+    images = torch.cat([photos.crops(256, 8, seeded(i)) for i in range(4)])
+    basis = losses.linear_code_basis(images, 0.75)
+    z = losses.linear_code(images, 0.75, basis)
+    assert z.shape == (32, 16, 6, 6)
+    flat = z.movedim(1, -1).reshape(-1, 16)
+    assert flat.mean(dim=0).abs().max() < 1e-3
+    assert flat.square().mean(dim=0) == pytest.approx(1, abs=0.02)  # what the encoder's last layer demands
+    patches, (h, w) = losses.cells(images, 0.75)
+    assert (h, w) == (6, 6) and torch.allclose(patches.mean(dim=0), basis[0], atol=1e-5)
+    back = torch.linalg.lstsq(F.pad(flat, (0, 1), value=1.0), patches).solution
+    error = (F.pad(flat, (0, 1), value=1.0) @ back - patches).square().sum() / len(patches)
+    spectrum = torch.linalg.eigvalsh(torch.cov(patches.T))
+    assert error.item() == pytest.approx(spectrum[:-16].sum().item(), rel=0.02)  # Eckart and Young: no linear code keeps more
+
+
+def test_the_encoder_learns_the_linear_code(tmp_path, photos):
+    train(tiny_cascade(), photos, config("code", steps=40, batch=8, lr=1e-2, window=0, save_every=40), tmp_path, progress=False)
+    found = [row["code"] for row in log(tmp_path)]
+    assert sum(found[-5:]) < 0.8 * sum(found[:5])
