@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from semcast.cascade.checkpoint import write_text
 from semcast.cascade.model import Cascade, ModelConfig
-from semcast.cascade.stage_b import STAGE_B_LITE
+from semcast.cascade.stage_b import STAGE_B_LITE, StageB
 from semcast.demo import PHOTO
 from semcast.images import read_image, round_8bit
 from semcast.link import Link
@@ -216,13 +216,16 @@ def bf16_gap() -> dict:
 
 
 def stage_b_pair():
-    """The default model's Stage B, ours and diffusers', with the shipped weights (diffusers' has no noise map; it is off here)."""
+    """The default model's Stage B, ours and diffusers', with the shipped weights, but for what diffusers' does not have."""
     from test_parity import diffusers_stage_b, stage_b_keys_to_diffusers
 
-    ours = {dtype: load_model("small", dtype="float32").stage_b.to(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    config = ours[torch.float32].config
+    trained = load_model("small", dtype="float32").stage_b
+    config = replace(trained.config, noise_map=False, code_unfold=0)
+    state = {k: v for k, v in trained.state_dict().items() if not k.startswith(("noise_mapper.", "code_unfold."))}
+    ours = {dtype: StageB(config).to(dtype).eval() for dtype in (torch.float32, torch.bfloat16)}
+    for network in ours.values():
+        network.load_state_dict(state)
     theirs = diffusers_stage_b(config).eval()
-    state = {k: v for k, v in ours[torch.float32].state_dict().items() if not k.startswith("noise_mapper")}
     theirs.load_state_dict(stage_b_keys_to_diffusers(state))
     g = torch.Generator().manual_seed(0)
     inputs = (torch.randn(1, 4, 128, 128, generator=g), torch.rand(1, generator=g), torch.randn(1, 16, 12, 12, generator=g))

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A better `small` on one GPU: the phases of small_cpu.sh at batch 64 with the perceptual losses on whole crops.
-# Not run yet; no figure is claimed. Goes on where it stopped when started again. Needs torch, torchvision, numpy, pillow,
-# safetensors, tqdm; nothing is installed (PYTHONPATH is the repository).
+# A better `small` on one GPU: the phases of small_cpu.sh at batch 64 with the perceptual losses on whole crops, from the
+# shipped weights. Not run yet; no figure is claimed. Goes on where it stopped when started again, and from bare weights
+# with a short warm-up where its folder is gone. Needs torch, torchvision, numpy, pillow, safetensors, tqdm, torchmetrics;
+# nothing is installed (PYTHONPATH is the repository). PARTS (optional) is where the latest weights go in parts of 15 MiB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 DATA=${1:?usage: runs/small_gpu.sh DATA LPIPS [OUT]}
@@ -16,7 +17,23 @@ train() { # preset, model to start from, run folder, settings
   PYTHONPATH=. python3 -m semcast train --preset "$preset" --init "$init" --out "$out" --data "$DATA"/*.tar \
     --lpips "$LPIPS" --device cuda "${settings[@]}" "${resume[@]}"
 }
+parts() { # model folder: its weights in bfloat16, cut into parts that a poor line carries; put together again with cat
+  if [ -z "${PARTS:-}" ]; then return; fi
+  PYTHONPATH=. python3 - "$1" "$PARTS/whole" <<'PYTHON'
+import sys
+from pathlib import Path
+
+import torch
+
+from semcast.cascade.checkpoint import load_cascade, save_model
+
+save_model(load_cascade(Path(sys.argv[1])), Path(sys.argv[2]), torch.bfloat16)
+PYTHON
+  tar -C "$PARTS" -cf - whole | split -b 15M - "$PARTS/small.tar." && rm -r "$PARTS/whole"
+}
 # Encoder and Stage B go on from the shipped weights; Stage A stays.
-train joint small "$OUT/j" steps=12000 batch=64 window=128 thumbnail_weight=0.5 latent_weight=0.2 lr=0.001 factor_min=0.5 factor_max=1 batch_norm_until=0 save_every=500
-train fewstep "$OUT/j/model" "$OUT/f" steps=4000 batch=64 window=128 thumbnail_weight=0.3 latent_weight=0.2 save_every=500
+train joint small "$OUT/j" steps=8000 batch=64 window=128 lr=0.001 factor_min=0.5 factor_max=1 save_every=500 compile=true
+parts "$OUT/j/model"
+train fewstep "$OUT/j/model" "$OUT/f" steps=3000 batch=64 window=128 save_every=500 compile=true
+parts "$OUT/f/model"
 echo "$OUT/f/model"

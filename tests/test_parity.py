@@ -212,3 +212,15 @@ def test_stage_a_in_tiles_has_no_seams(monkeypatch, size):
         assert (stage_a.decode(latent) - whole).abs().max() < 1e-5 < whole.std()
         monkeypatch.setattr(stage_a, "config", replace(stage_a.config, bottleneck_blocks=-2))  # a tile that sees nothing around it
         assert (stage_a.decode(latent) - whole).abs().max() > 1e-3
+
+
+def test_an_unfolded_cell_can_hold_a_picture_and_a_stretched_one_cannot():
+    code = torch.randn(1, 16, 1, 1).expand(1, 16, 4, 4)  # the same in every cell
+    for unfold in (0, 6):
+        stage_b = StageB(replace(TINY_B, code_unfold=unfold)).eval()
+        with torch.no_grad():
+            mapped = stage_b.map_code(code, None, (24, 24))
+        cells = mapped.view(4, 6, 4, 6, -1)  # [cell row, y, cell column, x, channel]
+        assert (cells[1:3, :, 1:3] - cells[1:2, :, 1:2]).abs().max() < 1e-5  # every inner cell alike
+        spread = cells[1, :, 1].std(dim=(0, 1)).mean()  # over the pixels of a cell
+        assert spread > 1e-2 if unfold else spread < 1e-6

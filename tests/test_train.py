@@ -288,7 +288,9 @@ def test_learning_rate_rises_linearly_and_falls_as_half_a_cosine():
 def test_bad_settings_are_named_all_at_once():
     with pytest.raises(InputError, match="crop = 100, allowed: a multiple of 64; .*ema = 1.0, allowed: 0 to below 1"):
         config(crop=100, window=32, ema=1.0)
-    with pytest.raises(InputError, match="bad training settings: phase = 'both', allowed: autoencoder or code or joint or decode or fewstep or denoise"):
+    with pytest.raises(
+        InputError, match="bad training settings: phase = 'both', allowed: autoencoder or code or joint or decode or fewstep or denoise"
+    ):
         TrainConfig(phase="both", steps=1, lr=1e-3)
 
 

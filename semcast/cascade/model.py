@@ -128,5 +128,6 @@ def small_config() -> ModelConfig:
             text_channels=64,
             dropout=(0.0, 0.0, 0.0, 0.0),
             noise_map=True,
+            code_unfold=6,
         ),
     )

@@ -39,6 +39,7 @@ class StageBConfig:
     latent_channels: int = 4
     code_channels: int = 16
     noise_map: bool = False  # whether `noise` has weights; the official networks have none
+    code_unfold: int = 0  # each cell of the code is also unfolded into so many pixels a side; the official networks do not
 
 
 STAGE_B_LITE = StageBConfig()
@@ -50,6 +51,7 @@ STAGE_B_BIG = StageBConfig(
     up_repeats=(2, 2, 3, 3),
 )
 PATCH = 2
+FINE_CHANNELS = 16  # of the unfolded code
 CHUNK = 1 << 26  # hidden numbers of a block held at once when sampling: 128 MiB in bf16, 1024x1024 with the official sizes
 
 
@@ -67,6 +69,15 @@ class StageB(nn.Module):
         self.effnet_mapper = _mapper(config.code_channels, hidden[0])
         if config.noise_map:  # into the mapper's hidden layer: what a number says and how far it can be trusted meet there
             self.noise_mapper = nn.Conv2d(config.code_channels, 4 * hidden[0], 1, bias=False)
+        if config.code_unfold:
+            # Stretched over the latent, a cell says the same wherever one stands in it, up to interpolation: no convolution
+            # behind it can tell left from right inside the cell. Unfolded, it can hold a small picture.
+            fine = FINE_CHANNELS * config.code_unfold**2
+            self.code_unfold = nn.Sequential(
+                nn.Conv2d(config.code_channels, fine, 3, padding=1, padding_mode="replicate"),
+                nn.PixelShuffle(config.code_unfold),
+                nn.Conv2d(FINE_CHANNELS, hidden[0], 1),
+            )
         self.pixels_mapper = _mapper(3, hidden[0])
         self.clip_mapper = nn.Linear(config.text_channels, config.cond_channels * config.text_tokens)
 
@@ -133,6 +144,8 @@ class StageB(nn.Module):
         """The code's part of the input, [B, *size, hidden[0]]. It does not depend on the time: `step` takes it ready-made."""
         expand, activate, project, _ = self.effnet_mapper
         dtype, weight = expand.weight.dtype, expand.weight.flatten(1)  # 1x1 convolutions, run channels-last
+        if self.config.code_unfold:
+            fine = F.interpolate(self.code_unfold(code.to(dtype)).float(), size=size, mode="bilinear", align_corners=False)
         code = _stretch(code.float(), size).to(dtype).permute(0, 2, 3, 1)
         if noise is not None and self.config.noise_map:
             code = torch.cat([code, _stretch(noise.float(), size).to(dtype).permute(0, 2, 3, 1)], dim=-1)
@@ -142,7 +155,8 @@ class StageB(nn.Module):
             hidden = activate(F.linear(rows, weight, expand.bias))
             mapped = F.linear(hidden, project.weight.flatten(1), project.bias)
             parts.append(F.layer_norm(mapped, mapped.shape[-1:], eps=1e-6))
-        return torch.cat(parts, dim=1)
+        mapped = torch.cat(parts, dim=1)
+        return mapped + fine.to(dtype).permute(0, 2, 3, 1) if self.config.code_unfold else mapped
 
     def step(self, x: Tensor, r: Tensor, mapped: Tensor, sca: Tensor | None = None, text: Tensor | None = None) -> Tensor:
         """`forward`, given the code's part of the input."""
