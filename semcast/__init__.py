@@ -6,7 +6,7 @@
 """
 
 __version__ = "0.1.0"
-__all__ = ["Header", "InputError", "Link", "Received", "Reconstruction", "awgn", "load_model", "read_image", "write_image"]
+__all__ = ["Header", "InputError", "Link", "Received", "Reconstruction", "awgn", "combine", "load_model", "read_image", "write_image"]
 
 _HOME = {
     "Header": "transmitter",
@@ -15,6 +15,7 @@ _HOME = {
     "Received": "channel",
     "Reconstruction": "link",
     "awgn": "channel",
+    "combine": "combining",
     "load_model": "models",
     "read_image": "images",
     "write_image": "images",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .channel import awgn
+from .channel import Received, awgn
 
 SIDE_BITS = 3 * 8 + 16 + 32  # mean colour, gain, height and width
 
@@ -23,18 +23,34 @@ def downscale_and_send(image: Tensor, channel_uses: int, snr_db: float, generato
     Returns:
         [1, 3, H, W] in [0, 1].
     """
-    height, width = image.shape[-2:]
-    size = grid(height, width, 2 * channel_uses // 3)
+    x, mean, gain = shrink(image, channel_uses)
+    return enlarge(awgn(x, snr_db, [generator]), mean, gain, image.shape[-2:])
+
+
+def shrink(image: Tensor, channel_uses: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The sender: [1, 3, H, W] in [0, 1] -> (x [1, k] with mean |x|^2 = 1, mean colour [1, 3, 1, 1], gain [])."""
+    size = grid(*image.shape[-2:], 2 * channel_uses // 3)
     small = F.interpolate(image, size=size, mode="bilinear", antialias=True)
     mean = (small.mean(dim=(2, 3), keepdim=True) * 255).round() / 255
     flat = (small - mean).flatten(1)
     flat = F.pad(flat, (0, 2 * channel_uses - flat.shape[1]))  # unused symbols carry nothing
     gain = flat.square().sum().div(channel_uses).clamp_min(1e-12).rsqrt()  # mean |x|^2 = 1
-    x = torch.complex(*(gain * flat).chunk(2, dim=1))
-    y, _, noise_var = awgn(x, snr_db, [generator])
-    estimate = torch.cat([y.real, y.imag], dim=1) / (1 + noise_var) / gain
-    received = estimate[:, : 3 * size[0] * size[1]].view(1, 3, *size) + mean
-    return F.interpolate(received, size=(height, width), mode="bicubic", align_corners=False).clamp(0, 1)
+    return torch.complex(*(gain * flat).chunk(2, dim=1)), mean, gain
+
+
+def enlarge(received: Received, mean: Tensor, gain: Tensor | float, sides: tuple[int, int]) -> Tensor:
+    """The receiver: y = h x + n [1, k] and the side information -> [1, 3, *sides] in [0, 1]."""
+    estimate = equalise(received) / gain
+    size = grid(*sides, estimate.shape[1] // 3)
+    small = estimate[:, : 3 * size[0] * size[1]].view(1, 3, *size) + mean
+    return F.interpolate(small, size=tuple(sides), mode="bicubic", align_corners=False).clamp(0, 1)
+
+
+def equalise(received: Received) -> Tensor:
+    """MMSE estimate of unit-power symbols: real parts, then imaginary parts, [1, 2 k]."""
+    y, h, noise_var = received
+    estimate = h.conj() * y / (h.abs().square() + noise_var)
+    return torch.cat([estimate.real, estimate.imag], dim=1)
 
 
 def grid(height: int, width: int, pixels: int) -> tuple[int, int]:

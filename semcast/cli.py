@@ -56,6 +56,7 @@ def build_parser() -> Parser:
 
     p = commands.add_parser("run", help="the whole link in one go: pictures in, received pictures and one JSON row each out")
     p.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    add_mode(p)
     add_channel(p)
     p.add_argument("--out", type=Path, default=Path("out"), help="folder for <stem>.png, default: %(default)s")
     add_model(p)
@@ -66,9 +67,12 @@ def build_parser() -> Parser:
     p.add_argument("--fetch-metrics", action="store_true", help="download LPIPS weights that are missing")
     p.set_defaults(run=run)
 
-    p = commands.add_parser("send", help="picture -> frame file with the symbols to transmit")
+    p = commands.add_parser("send", help="picture -> frame file with the symbols to transmit, or with a packet of bytes")
     p.add_argument("image", type=Path, metavar="IMAGE")
     p.add_argument("-o", "--output", type=Path, required=True, metavar="X.sem")
+    add_mode(p)
+    p.add_argument("--snr", type=snr, metavar="DB", help="digital: the packet fills what a channel of this SNR carries; or")
+    p.add_argument("--bytes", type=size, metavar="N", help="digital: the packet has N bytes at most, 16 to 2048, for no channel")
     add_model(p)
     add_factor(p)
     p.add_argument("--seed", type=seed, default=0, help="of the receiver's noise, travels in the header, default: %(default)s")
@@ -85,12 +89,37 @@ def build_parser() -> Parser:
     p.add_argument("--plot", type=Path, metavar="OUT.png", help="draw one realisation of each: constellation, gain, noise map")
     p.set_defaults(run=channels)
 
-    p = commands.add_parser("receive", help="frame -> picture")
-    p.add_argument("frame", type=Path, metavar="Y.sem")
+    p = commands.add_parser("receive", help="frame -> picture; several receptions of one transmission -> one better picture")
+    p.add_argument("frames", type=Path, nargs="+", metavar="Y.sem")
     p.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png")
     add_model(p)
     add_steps(p)
     p.set_defaults(run=receive)
+
+    p = commands.add_parser("bench", help="measure systems side by side; `bench report DIR` makes tables and plots")
+    p.add_argument("--list", action="store_true", help="name the systems and stop")
+    p.add_argument("--smoke", action="store_true", help="a minute of everything, on two pieces of the bundled photo")
+    p.add_argument("--systems", nargs="+", default=[], metavar="NAME", help="see --list; semcast@DIR is semcast with another model")
+    p.add_argument("--data", type=Path, nargs="+", metavar="PATH", help="folders, tar files or pictures")
+    p.add_argument("--size", type=side, metavar="S", help="centre crop of S x S pixels, default: whole pictures")
+    p.add_argument("--limit", type=count, metavar="N", help="only the first N pictures")
+    p.add_argument("--snr", type=snr, nargs="+", default=[1.0, 10.0, 20.0], metavar="DB", help="Es/N0, default: 1 10 20")
+    p.add_argument(
+        "--headline", type=snr, nargs="+", default=[1.0, 10.0, 20.0], metavar="DB", help="SNRs with the slow metrics and pictures"
+    )
+    p.add_argument("--channel", default="awgn", metavar="NAME", help="see `semcast channels`, default: %(default)s")
+    p.add_argument("--channel-option", action="append", default=[], metavar="K=V", help="an option of the channel, can be repeated")
+    p.add_argument("--uses", default="same", metavar="K", help="channel uses a picture: same as semcast (default), 1/683, or a number")
+    p.add_argument("--draws", type=count, default=3, metavar="N", help="of the channel, for every picture and SNR; default: %(default)s")
+    p.add_argument("--out", type=Path, metavar="DIR", help="for rows.jsonl; what is in it already is not computed again")
+    p.add_argument("--workers", type=count, metavar="N", help="processes that share the work, default: one a core")
+    p.add_argument("--ray", metavar="ADDRESS", help="let a Ray cluster work instead; `local` starts one here")
+    p.add_argument("--device", default="cpu", help="of the networks, default: %(default)s")
+    p.add_argument("--lpips", type=Path, metavar="DIR", help="folder of LPIPS weights, as in `run`")
+    p.set_defaults(run=bench)
+    p = p.add_subparsers(dest="action", metavar="report").add_parser("report", help="rows -> DIR/report.html, and tables as files")
+    p.add_argument("folder", type=Path, metavar="DIR")
+    p.set_defaults(run=bench_report)
 
     p = commands.add_parser("train", help="train a model, or go on training one")
     p.add_argument("--preset", choices=PRESETS, required=True, metavar="NAME", help=", ".join(PRESETS))
@@ -121,6 +150,10 @@ def add_channel(p: Parser) -> None:
     p.add_argument("--snr", type=snr, required=True, metavar="DB", help="Es/N0 per complex symbol, -30 to 60 dB")
     p.add_argument("--channel", default="awgn", metavar="NAME", help="see `semcast channels`, default: %(default)s")
     p.add_argument("--channel-option", action="append", default=[], metavar="K=V", help="an option of the channel, can be repeated")
+
+
+def add_mode(p: Parser) -> None:
+    p.add_argument("--mode", choices=("analog", "digital"), default="analog", help="symbols as they are, or as coded bits; default: analog")
 
 
 def add_model(p: Parser) -> None:
@@ -155,7 +188,8 @@ def number(kind, low, high):
 
 
 snr, factor = number(float, -30, 60), number(float, 0.5, 1)
-steps, seed = number(int, 1, 1000), number(int, 0, SEED_MAX)
+steps, seed, size = number(int, 1, 1000), number(int, 0, SEED_MAX), number(int, 16, 2048)
+side, count = number(int, 64, 8192), number(int, 1, 100_000)
 
 
 def demo(args) -> None:
@@ -170,8 +204,9 @@ def demo(args) -> None:
 
 
 def run(args) -> None:
-    from . import images, metrics
+    from . import images, metrics, packet
     from .channel import channel_uses
+    from .errors import Lost
     from .lpips import load_lpips
     from .transmitter import SIDE_BITS, check_sides
 
@@ -184,6 +219,7 @@ def run(args) -> None:
         check_sides(*images.read_image(path).shape[-2:])
         if (args.out / f"{path.stem}.png").resolve() == path.resolve():
             raise InputError(f"{path} would be overwritten by what is received of it; choose another --out")
+    digital = args.mode == "digital"
     link = load_link(args)
     folder = make_folder(args.out)
     lpips = {}
@@ -196,11 +232,20 @@ def run(args) -> None:
         image = images.read_image(path)
         start = time.perf_counter()
         x, header = link.send(image.to(args.device), args.factor, args.seed + i)
-        sent = time.perf_counter()
-        received = link.transmit(x, args.snr, args.seed + i)
-        arrived = time.perf_counter()
-        with progress_bar(args.steps or link.cascade.config.steps, path.name) as tick:
-            result = link.receive(received, header, args.steps, tick).cpu()
+        payload, lost = None, False
+        sent = arrived = time.perf_counter()
+        try:
+            if digital:
+                payload, header = packet.prepare(x, header, link.basis, snr_db=args.snr)
+                x = packet.on_air(payload, header)
+            sent = time.perf_counter()
+            received = link.transmit(x, args.snr, args.seed + i)
+            arrived = time.perf_counter()
+            received = move(link.unpack(received, header), args.device)
+            with progress_bar(args.steps or link.cascade.config.steps, path.name) as tick:
+                result = link.receive(received, header, args.steps, tick).cpu()
+        except Lost:
+            lost, result = True, packet.mean_colour(image)
         end = time.perf_counter()
         images.write_image(folder / f"{path.stem}.png", result)
         quality = metrics.measure(image, result, lpips)
@@ -215,7 +260,11 @@ def run(args) -> None:
             "payload_uses": x.shape[1],
             "bandwidth_ratio": uses / (3 * header.height * header.width),
             "element_ratio": 2 * uses / (3 * header.height * header.width),
-            "side_bits": SIDE_BITS,
+            "side_bits": SIDE_BITS + (packet.SIDE_BITS if digital else 0),
+            "mode": args.mode,
+            "scheme": str(packet.find_scheme(header)) if payload else None,
+            "payload_bytes": len(payload) if payload else None,
+            "lost": lost,
             "channel": args.channel,
             "channel_options": link.options,
             "snr_db": args.snr,
@@ -233,14 +282,22 @@ def run(args) -> None:
 def send(args) -> None:
     from . import frame, images
 
+    given = (args.snr is not None) + (args.bytes is not None)
+    if given != (args.mode == "digital"):
+        raise InputError("give either --snr or --bytes with --mode digital, and neither without: analog symbols suit any channel")
     image = images.read_image(args.image)
     check_folder(args.output)
-    x, header = load_link(args).send(image.to(args.device), args.factor, args.seed)
-    frame.write_frame(args.output, header, x)
+    link, image = load_link(args), image.to(args.device)
+    if args.mode == "digital":
+        payload, header = link.send_packet(image, args.snr, args.bytes, args.factor, args.seed)
+        frame.write_frame(args.output, header, payload)
+    else:
+        x, header = link.send(image, args.factor, args.seed)
+        frame.write_frame(args.output, header, x)
 
 
 def channel(args) -> None:
-    from . import frame
+    from . import frame, packet
     from .channel import Received, find_channel
     from .link import stream
 
@@ -250,6 +307,7 @@ def channel(args) -> None:
     check_folder(args.output)
     if isinstance(signal, Received):
         raise InputError(f"{args.frame} has been through a channel already; start from the frame that was sent")
+    signal = packet.on_air(signal, header) if isinstance(signal, bytes) else signal
     frame.write_frame(args.output, header, simulate(signal, args.snr, [stream(args.seed, "channel")], **options))
 
 
@@ -281,15 +339,53 @@ def describe_option(key: str, option) -> str:
 
 def receive(args) -> None:
     from . import frame, images
-    from .channel import Received
 
-    header, signal = frame.read_frame(args.frame)
+    header, signal = frame.read_frames(args.frames)
     check_folder(args.output)
-    received = signal if isinstance(signal, Received) else frame.noiseless(signal)
     link = load_link(args)
-    received = Received(*(part.to(args.device) for part in received))
-    with progress_bar(args.steps or link.cascade.config.steps, args.frame.name) as tick:
+    received = move(link.unpack(signal, header), args.device)
+    with progress_bar(args.steps or link.cascade.config.steps, args.frames[0].name) as tick:
         images.write_image(args.output, link.receive(received, header, args.steps, tick))
+
+
+def bench(args) -> None:
+    from .bench import harness, systems
+    from .channel import find_channel
+
+    if args.list:
+        for name, system in systems.SYSTEMS.items():
+            print(f"{name:18s} {system.about}")
+        return
+    needed = {"--systems": args.smoke or args.systems, "--data": args.smoke or args.data, "--out": args.out}
+    if lacking := [flag for flag, value in needed.items() if not value]:
+        raise InputError(f"{lacking[0]} is missing (see `semcast bench --help`)")
+    options = find_channel(args.channel).parse(args.channel_option)
+    names, snrs, draws, headline = args.systems, args.snr, args.draws, args.headline
+    if args.smoke:
+        names = names or [name for name in harness.SMOKE if not systems.missing(name)]
+        snrs, draws, headline = harness.SMOKE_SNRS_DB, 1, harness.SMOKE_SNRS_DB[-1:]
+        if left_out := [name for name in harness.SMOKE if name not in names and not args.systems]:
+            print(f"semcast: without {', '.join(left_out)}: pip install 'semcast[bench]' brings what they need", file=sys.stderr)
+    setting = harness.Setting(
+        channel=args.channel,
+        options=tuple(options.items()),
+        uses=args.uses,
+        headline=tuple(headline),
+        lpips=args.lpips,
+        device=args.device,
+        size=args.size,
+    )
+    pictures = harness.SmokePictures() if args.smoke else harness.Pictures(args.data, args.size, args.limit)
+    folder, workers = make_folder(args.out), args.workers or harness.default_workers()
+    with progress_bar(None, folder.name, "row") as tick:
+        rows, new = harness.bench(names, pictures, list(dict.fromkeys(snrs)), draws, folder, setting, workers, args.ray, progress=tick)
+    print(json.dumps({"out": str(folder / harness.ROWS), "rows": rows, "new": new}))
+
+
+def bench_report(args) -> None:
+    from .bench.report import report
+
+    print(report(args.folder))
 
 
 def train(args) -> None:
@@ -351,6 +447,10 @@ def fetch(args) -> None:
     print(f"{args.name} is in {folder}: semcast run photo.jpg --snr 10 --model {args.name}")
 
 
+def move(received, device: str):
+    return type(received)(*(part.to(device) for part in received))
+
+
 def load_link(args):
     from .channel import find_channel
     from .link import Link
@@ -378,9 +478,13 @@ def check_folder(output: Path) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(total: int, name: str):
-    """Yields a function (finished steps) -> None; a bar on stderr when a person is watching."""
+def progress_bar(total: int | None, name: str, unit: str = "step"):
+    """Yields a function (finished steps, of how many) -> None; a bar on stderr when a person is watching."""
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=name, unit="step", leave=False, disable=None) as bar:
-        yield lambda done: bar.update(done - bar.n)
+    def tick(done: int, total: int | None = None) -> None:
+        bar.total = total or bar.total
+        bar.update(done - bar.n)
+
+    with tqdm(total=total, desc=name, unit=unit, leave=False, disable=None) as bar:
+        yield tick

@@ -3,3 +3,7 @@
 
 class InputError(Exception):
     """Bad input from outside: says what is wrong, why, and what to do. Never a bug of ours."""
+
+
+class Lost(InputError):
+    """A digital transmission that did not arrive, or that no scheme could carry."""

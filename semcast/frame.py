@@ -2,7 +2,8 @@
 
 It holds complex samples, not coded bits, so it is larger than a compressed picture: it stands for what an antenna
 sends or sees. Layout, little-endian (PROTOCOL.md): a fixed header with its own CRC-32, then x or y as complex64, then,
-once received, h (complex64) and noise_var (float32), each one value or one a symbol.
+once received, h (complex64) and noise_var (float32), each one value or one a symbol. Or, of a digital transmission that
+never met a channel, the bytes of its packet.
 
 A file is hostile until read: its size is checked before it is read, every field before it is used.
 """
@@ -17,13 +18,16 @@ import torch
 from torch import Tensor
 
 from .channel import Received
+from .combining import check, combine
 from .errors import InputError
 from .images import write_bytes
-from .transmitter import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, SIDE_MAX, SIDE_MIN, Header
+from .packet import NO_CHANNEL, SIZE_MAX
+from .phy import digital
+from .transmitter import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, SIDE_MAX, SIDE_MIN, Header, stamp
 
 MAGIC = b"SEMC"
-VERSION = 1
-HEADER = struct.Struct("<4sBBHHHBxeIIIII")  # MAGIC .. payload CRC; its own CRC-32 follows
+VERSION = 2
+HEADER = struct.Struct("<4sBBHHHBBeIIIIII")  # MAGIC .. payload CRC; its own CRC-32 follows
 CRC = struct.Struct("<I")
 START = HEADER.size + CRC.size
 MAX_SYMBOLS = 16 * (SIDE_MAX // 32) ** 2 // 2
@@ -31,32 +35,35 @@ MAX_BYTES = START + 20 * MAX_SYMBOLS  # 8 for y, 8 for h, 4 for noise_var
 POWER_TOLERANCE = 1e-3
 
 
-def write_frame(path: Path, header: Header, signal: Tensor | Received) -> None:
-    """signal: x [1, k] complex64 that was sent, or what a channel made of it. Atomic."""
-    is_received = isinstance(signal, Received)
-    parts = [signal.y, signal.h, signal.noise_var] if is_received else [signal]
-    y, h, noise_var = ([p[0].cpu().numpy() for p in parts] + [np.empty(0), np.empty(0)])[:3]
-    payload = y.astype("<c8").tobytes() + h.astype("<c8").tobytes() + noise_var.astype("<f4").tobytes()
+def write_frame(path: Path, header: Header, signal: Tensor | bytes | Received) -> None:
+    """signal: x [1, k] complex64 or the payload that was sent, or what a channel made of it. Atomic."""
+    if isinstance(signal, bytes):
+        kind, counts, payload = 2, (len(signal), 0, 0), signal
+    else:
+        kind = int(isinstance(signal, Received))
+        parts = [part[0].cpu().numpy() for part in (signal if kind else [signal])]
+        counts = ([len(part) for part in parts] + [0, 0])[:3]
+        payload = b"".join(part.astype(code).tobytes() for part, code in zip(parts, ("<c8", "<c8", "<f4")))
     head = HEADER.pack(
         MAGIC,
         VERSION,
-        is_received,
+        kind,
         header.code_id,
         header.height,
         header.width,
         round(header.factor * FACTOR_UNIT),
+        header.scheme,
         header.gain,
         header.seed,
-        len(y),
-        len(h),
-        len(noise_var),
+        header.transmission_id,
+        *counts,
         zlib.crc32(payload),
     )
     write_bytes(path, head + CRC.pack(zlib.crc32(head)) + payload)
 
 
-def read_frame(path: Path) -> tuple[Header, Tensor | Received]:
-    """File -> (header, x [1, k] if it never met a channel, else Received).
+def read_frame(path: Path) -> tuple[Header, Tensor | bytes | Received]:
+    """File -> (header, x [1, k] or the payload if it never met a channel, else Received).
 
     Raises:
         InputError: one line saying what is wrong: not a frame, another version, truncated, damaged, impossible values.
@@ -73,35 +80,60 @@ def read_frame(path: Path) -> tuple[Header, Tensor | Received]:
     return parse(data, str(path))
 
 
-def parse(data: bytes, name: str) -> tuple[Header, Tensor | Received]:
+def read_frames(paths: list[Path]) -> tuple[Header, bytes | Received]:
+    """Files of one transmission -> (header, what arrived, combined). One that never met a channel arrived without noise.
+
+    Raises:
+        InputError: as `read_frame`; frames of different transmissions; the same reception twice.
+    """
+    headers, signals = zip(*map(read_frame, paths))
+    for path, header in zip(paths, headers):
+        if header != headers[0]:
+            raise InputError(f"{paths[0]} and {path} are of different transmissions; combine receptions of one")
+    if any(isinstance(signal, bytes) for signal in signals):
+        if len(paths) > 1:
+            raise InputError(f"{paths[0]} and {paths[1]}: a packet that never met a channel is complete; receive it alone")
+        return headers[0], signals[0]
+    receptions = [signal if isinstance(signal, Received) else noiseless(signal) for signal in signals]
+    check(receptions, [str(path) for path in paths])
+    return headers[0], combine(receptions)
+
+
+def parse(data: bytes, name: str) -> tuple[Header, Tensor | bytes | Received]:
     """Bytes of a frame, as `read_frame`; `name` is for error messages."""
     if data[:4] != MAGIC:
         raise InputError(f"{name} is not a semcast frame (it does not start with {MAGIC.decode()})")
     if len(data) < START:
         raise InputError(f"{name} is truncated: {len(data)} bytes do not hold the {START}-byte header; fetch it again")
-    (_, version, kind, code_id, height, width, factor, gain, seed, k, h_count, noise_count, payload_crc) = HEADER.unpack_from(data)
-    if version != VERSION:
-        raise InputError(f"{name} is a frame of version {version}; this semcast reads version {VERSION}")
+    if data[4] != VERSION:
+        raise InputError(f"{name} is a frame of version {data[4]}; this semcast reads version {VERSION}, so send it again")
     if CRC.unpack_from(data, HEADER.size)[0] != zlib.crc32(data[: HEADER.size]):
         raise InputError(f"{name} has a damaged header (CRC mismatch); fetch it again")
+    _, _, kind, *fields, k, h_count, noise_count, payload_crc = HEADER.unpack_from(data)
+    code_id, height, width, factor, scheme, gain, seed, transmission_id = fields
     factor /= FACTOR_UNIT
-    header = Header(code_id, height, width, factor, gain, seed)
+    header = Header(code_id, height, width, factor, gain, seed, scheme, transmission_id)
+    schemes = {0: (0,), 1: range(len(digital.TABLE) + 1), 2: (*range(1, len(digital.TABLE) + 1), NO_CHANNEL)}
     rules = [
-        ("kind", kind, kind in (0, 1)),
+        ("kind", kind, kind in schemes),
+        ("scheme", scheme, scheme in schemes.get(kind, range(256))),
         ("height", height, SIDE_MIN <= height <= SIDE_MAX),
         ("width", width, SIDE_MIN <= width <= SIDE_MAX),
         ("factor", factor, FACTOR_MIN <= factor <= FACTOR_MAX),
         ("gain", gain, math.isfinite(gain) and gain > 0),
     ]
-    rules += [("symbols", k, k == header.channel_uses)] if all(fine for _, _, fine in rules) else []
-    rules += [(n, count, count in ((1, k) if kind else (0,))) for n, count in (("h_count", h_count), ("noise_count", noise_count))]
+    if all(fine for _, _, fine in rules):
+        rules.append(("bytes", k, k in packet_sizes(header)) if kind == 2 else ("symbols", k, k == header.channel_uses))
+    rules += [(n, count, count in ((1, k) if kind == 1 else (0,))) for n, count in (("h_count", h_count), ("noise_count", noise_count))]
     if bad := [f"{field} = {value}" for field, value, fine in rules if not fine]:
         raise InputError(f"{name} has an impossible header: {', '.join(bad)}")
-    expected = START + 8 * k + 8 * h_count + 4 * noise_count
+    expected = START + (k if kind == 2 else 8 * k) + 8 * h_count + 4 * noise_count
     if len(data) != expected:
         raise InputError(f"{name} has {len(data)} bytes where its header says {expected}; it is truncated or has something appended")
     if zlib.crc32(data[START:]) != payload_crc:
         raise InputError(f"{name} has damaged samples (CRC mismatch); fetch it again")
+    if kind == 2:
+        return check_id(header, data[START:], name), data[START:]
     y = np.frombuffer(data, "<c8", k, START)
     h = np.frombuffer(data, "<c8", h_count, START + 8 * k)
     noise_var = np.frombuffer(data, "<f4", noise_count, START + 8 * k + 8 * h_count)
@@ -115,7 +147,25 @@ def parse(data: bytes, name: str) -> tuple[Header, Tensor | Received]:
         return header, Received(y, h, noise_var)
     if abs(y.abs().square().mean().item() - 1) > POWER_TOLERANCE:
         raise InputError(f"{name} was not sent with unit power (mean |x|^2 = {y.abs().square().mean().item():.4g})")
-    return header, y
+    return check_id(header, y, name), y
+
+
+def check_id(header: Header, sent: Tensor | bytes, name: str) -> Header:
+    """The header, if what was sent belongs to it. What a channel made of it cannot be checked so."""
+    if stamp(header, sent).transmission_id != header.transmission_id:
+        raise InputError(f"{name} holds another transmission than its header says; send it again")
+    return header
+
+
+def packet_sizes(header: Header) -> range:
+    """Bytes that a packet may have."""
+    if header.scheme == NO_CHANNEL:
+        return range(2, SIZE_MAX + 1)
+    try:
+        size = digital.plan(header.channel_uses, digital.TABLE[header.scheme - 1]).payload_bytes
+    except InputError:  # too few symbols for this scheme
+        return range(0)
+    return range(size, size + 1)
 
 
 def noiseless(x: Tensor) -> Received:

@@ -1,10 +1,13 @@
 """The link: one picture's way, from pixels to pixels. Command line, training, benchmarks and Python API call it."""
 
+import functools
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from . import packet
 from .cascade.checkpoint import code_id
 from .cascade.model import Cascade
 from .channel import Received, find_channel
@@ -39,13 +42,28 @@ class Link:
         """image [1, 3, H, W] in [0, 1] -> (x [1, k], header)."""
         return transmit(image, self.cascade.encoder, self.code_id, factor or self.cascade.config.factor, seed)
 
+    def send_packet(
+        self, image: Tensor, snr_db: float | None = None, size_bytes: int | None = None, factor: float | None = None, seed: int = 0
+    ) -> tuple[bytes, Header]:
+        """As `send`, in digital clothes: (payload, header), for a channel of snr_db or of a size. See `packet.prepare`."""
+        return packet.prepare(*self.send(image, factor, seed), self.basis, snr_db, size_bytes)
+
+    def unpack(self, signal: bytes | Received, header: Header) -> Received:
+        """A payload, or what a channel made of `packet.on_air` -> what `receive` takes. Analog symbols pass as they are."""
+        return packet.arrive(signal, header, self.basis) if header.scheme else signal
+
+    @functools.cached_property
+    def basis(self) -> np.ndarray:
+        """Of packets, [16, 16]."""
+        return packet.make_basis(self.cascade.encoder)
+
     def transmit(self, x: Tensor, snr_db: float, seed: int = 0) -> Received:
         """x [1, k] -> what the antenna sees."""
         return self.channel(x, snr_db, [stream(seed, "channel")], **self.options)
 
     @torch.inference_mode()
     def receive(self, received: Received, header: Header, steps: int | None = None, progress=None) -> Tensor:
-        """(y, h, noise_var) and the header -> image [1, 3, H, W] in [0, 1]."""
+        """(y, h, noise_var), of a packet after `unpack`, and the header -> image [1, 3, H, W] in [0, 1]."""
         if header.code_id != self.code_id:
             raise InputError(
                 f"the frame was sent with encoder {header.code_id:04x}, model {self.cascade.config.name!r} "

@@ -4,7 +4,9 @@ image [1, 3, H, W] in [0, 1] -> padded to multiples of 64 -> shrunk by `factor` 
 Z flattened: the first half are the real parts of x, the second half the imaginary parts; k = 16 hz wz / 2.
 """
 
-from dataclasses import dataclass
+import struct
+import zlib
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ PAD_MULTIPLE = 64  # sides of what Stage B and Stage A work on
 SIDE_MIN, SIDE_MAX = 64, 8192  # pixels
 FACTOR_UNIT = 128  # `factor` travels as a whole number of 1/128
 FACTOR_MIN, FACTOR_MAX = 0.5, 1.0
+FIELDS = struct.Struct("<HHHBBeI")  # of the header as `frame` writes them, from code_id to seed
 
 HEADER_BITS = {  # every bit a receiver needs beside the symbols; PROTOCOL.md explains them
     "version": 8,
@@ -27,6 +30,7 @@ HEADER_BITS = {  # every bit a receiver needs beside the symbols; PROTOCOL.md ex
     "factor": 8,
     "gain": 16,
     "seed": 32,
+    "transmission_id": 32,
     "header_crc": 32,
 }
 SIDE_BITS = sum(HEADER_BITS.values())
@@ -42,6 +46,8 @@ class Header:
     factor: float  # encoder input side / padded side
     gain: float  # x = gain Z, a float16
     seed: int  # of the receiver's diffusion noise
+    scheme: int = 0  # 0: analog symbols; else the bytes of a packet (`packet`)
+    transmission_id: int = 0  # CRC-32 of the fields above and what is sent (`stamp`): what may be combined
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -78,7 +84,15 @@ def transmit(image: Tensor, encoder: Encoder, code_id: int, factor: float, seed:
     factor = round(factor * FACTOR_UNIT) / FACTOR_UNIT
     header = Header(code_id, height, width, factor, 1.0, seed)
     x, gain = modulate(encode(pad(image, header.padded), encoder, factor))
-    return x, Header(code_id, height, width, factor, gain.half().item(), seed)
+    return x, stamp(Header(code_id, height, width, factor, gain.half().item(), seed), x)
+
+
+def stamp(header: Header, sent: Tensor | bytes) -> Header:
+    """The header with the id of what is sent: symbols x [1, k], or the payload of a packet."""
+    data = sent if isinstance(sent, bytes) else sent.cpu().numpy().astype("<c8").tobytes()
+    h = header
+    fields = FIELDS.pack(h.code_id, h.height, h.width, round(h.factor * FACTOR_UNIT), h.scheme, h.gain, h.seed)
+    return replace(header, transmission_id=zlib.crc32(data, zlib.crc32(fields)))
 
 
 def check_sides(height: int, width: int) -> None:

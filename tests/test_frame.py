@@ -5,6 +5,7 @@ import os
 import struct
 import tracemalloc
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ import torch
 from semcast.channel import Received
 from semcast.errors import InputError
 from semcast.frame import MAX_BYTES, noiseless, parse, read_frame, write_frame
-from semcast.transmitter import HEADER_BITS, Header
+from semcast.packet import NO_CHANNEL
+from semcast.phy.digital import TABLE, plan
+from semcast.transmitter import HEADER_BITS, Header, stamp
 
-LAYOUT = {  # field: offset, struct code; little-endian, byte 13 is padding
+LAYOUT = {  # field: offset, struct code; little-endian
     "magic": (0, "4s"),
     "version": (4, "B"),
     "kind": (5, "B"),
@@ -24,15 +27,17 @@ LAYOUT = {  # field: offset, struct code; little-endian, byte 13 is padding
     "height": (8, "H"),
     "width": (10, "H"),
     "factor": (12, "B"),
+    "scheme": (13, "B"),
     "gain": (14, "e"),
     "seed": (16, "I"),
-    "k": (20, "I"),
-    "h_count": (24, "I"),
-    "noise_count": (28, "I"),
-    "payload_crc": (32, "I"),
-    "header_crc": (36, "I"),
+    "transmission_id": (20, "I"),
+    "k": (24, "I"),
+    "h_count": (28, "I"),
+    "noise_count": (32, "I"),
+    "payload_crc": (36, "I"),
+    "header_crc": (40, "I"),
 }
-START = 40
+START = 44
 HEADER = Header(code_id=0xBEEF, height=100, width=190, factor=0.75, gain=1.25, seed=2**32 - 1)
 K = 16 * (96 // 32) * (144 // 32) // 2  # padded 128x192, shrunk to 96x144, 16 real values a stride-32 pixel
 
@@ -50,13 +55,17 @@ def received(count: int) -> Received:
     return Received(3 * sent(), h, torch.rand(1, count, generator=g))
 
 
-SIGNALS = {"sent": sent(), "received": received(1), "faded": received(K)}
+SIGNALS = {"sent": sent(), "received": received(1), "faded": received(K), "packet": bytes(range(60)), "qpsk": bytes(range(13))}
+HEADERS = dict.fromkeys(SIGNALS, stamp(HEADER, sent())) | {
+    "packet": stamp(replace(HEADER, scheme=NO_CHANNEL), SIGNALS["packet"]),
+    "qpsk": stamp(replace(HEADER, scheme=4), SIGNALS["qpsk"]),  # qpsk 2/3
+}
 
 
 @pytest.fixture(params=SIGNALS)
 def frame(request, tmp_path) -> bytes:
     """The bytes of a valid frame of each kind."""
-    write_frame(tmp_path / "valid.sem", HEADER, SIGNALS[request.param])
+    write_frame(tmp_path / "valid.sem", HEADERS[request.param], SIGNALS[request.param])
     return (tmp_path / "valid.sem").read_bytes()
 
 
@@ -65,12 +74,14 @@ def fields(data: bytes) -> dict:
 
 
 def edited(data: bytes, payload: bytes | None = None, **changes) -> bytes:
-    """The frame with other field values or another payload, and both checksums made right again."""
+    """The frame with other field values or another payload, and all checksums made right again."""
     data = bytearray(data[:START] + (data[START:] if payload is None else payload))
     changes = {"payload_crc": zlib.crc32(data[START:])} | changes
     for name, value in changes.items():
         offset, code = LAYOUT[name]
         struct.pack_into("<" + code, data, offset, value)
+    if data[5] != 1 and "transmission_id" not in changes:
+        struct.pack_into("<I", data, LAYOUT["transmission_id"][0], zlib.crc32(data[START:], zlib.crc32(data[6:20])))
     struct.pack_into("<I", data, LAYOUT["header_crc"][0], zlib.crc32(data[: LAYOUT["header_crc"][0]]))
     return bytes(data)
 
@@ -99,12 +110,12 @@ def refusal(data: bytes) -> str | None:
 
 @pytest.mark.parametrize("name", SIGNALS)
 def test_what_is_written_is_read_back_bit_by_bit(name, tmp_path):
-    write_frame(tmp_path / "x.sem", HEADER, SIGNALS[name])
+    write_frame(tmp_path / "x.sem", HEADERS[name], SIGNALS[name])
     header, signal = read_frame(tmp_path / "x.sem")
-    assert header == HEADER and isinstance(signal, Received) == (name != "sent")
+    assert header == HEADERS[name] and type(signal) is type(SIGNALS[name])
     pairs = zip(signal, SIGNALS[name]) if isinstance(signal, Received) else [(signal, SIGNALS[name])]
     for ours, theirs in pairs:
-        assert ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+        assert ours == theirs if isinstance(ours, bytes) else ours.dtype == theirs.dtype and torch.equal(ours, theirs)
     write_frame(tmp_path / "again.sem", header, signal)
     assert (tmp_path / "again.sem").read_bytes() == (tmp_path / "x.sem").read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["again.sem", "x.sem"]
@@ -112,20 +123,22 @@ def test_what_is_written_is_read_back_bit_by_bit(name, tmp_path):
 
 @pytest.mark.parametrize("name, kind, counts", [("sent", 0, (0, 0)), ("received", 1, (1, 1)), ("faded", 1, (K, K))])
 def test_layout_is_the_documented_one(name, kind, counts, tmp_path):
-    write_frame(tmp_path / "x.sem", HEADER, SIGNALS[name])
+    write_frame(tmp_path / "x.sem", HEADERS[name], SIGNALS[name])
     data = (tmp_path / "x.sem").read_bytes()
     assert (
         fields(data)
         == {
             "magic": b"SEMC",
-            "version": 1,
+            "version": 2,
             "kind": kind,
             "code_id": 0xBEEF,
             "height": 100,
             "width": 190,
             "factor": 96,  # 0.75 in 1/128
+            "scheme": 0,
             "gain": 1.25,
             "seed": 2**32 - 1,
+            "transmission_id": zlib.crc32(data[6:20] + torch.view_as_real(sent()).numpy().tobytes()),
             "k": K,
             "h_count": counts[0],
             "noise_count": counts[1],
@@ -133,17 +146,27 @@ def test_layout_is_the_documented_one(name, kind, counts, tmp_path):
             "header_crc": zlib.crc32(data[: START - 4]),
         }
     )
-    assert data[13] == 0 and len(data) == START + 8 * K + 8 * counts[0] + 4 * counts[1]
+    assert len(data) == START + 8 * K + 8 * counts[0] + 4 * counts[1]
     y, h, noise_var = SIGNALS[name] if kind else (SIGNALS[name], torch.empty(1, 0), torch.empty(1, 0))
     numbers = [part for z in y[0].tolist() + h[0].tolist() for part in (z.real, z.imag)] + noise_var[0].tolist()
     assert data[START:] == struct.pack(f"<{len(numbers)}f", *numbers)
+
+
+@pytest.mark.parametrize("name, scheme", [("packet", 255), ("qpsk", 4)])
+def test_layout_of_a_packet(name, scheme, tmp_path):
+    payload = SIGNALS[name]
+    write_frame(tmp_path / "x.sem", HEADERS[name], payload)
+    data = (tmp_path / "x.sem").read_bytes()
+    values = {"kind": 2, "scheme": scheme, "k": len(payload), "h_count": 0, "noise_count": 0, "payload_crc": zlib.crc32(payload)}
+    assert fields(data).items() >= (values | {"transmission_id": zlib.crc32(data[6:20] + payload)}).items()
+    assert data[START:] == payload and TABLE[3].modulation == "qpsk" and plan(K, TABLE[3]).payload_bytes == len(SIGNALS["qpsk"])
 
 
 def test_counted_side_information_has_the_widths_of_the_file():
     """`side_bits` may leave out only what the receiver knows: the magic, the kind, and what follows from the rest."""
     widths = {name: 8 * struct.calcsize(code) for name, (_, code) in LAYOUT.items()}
     assert {name: widths[name] for name in HEADER_BITS} == HEADER_BITS
-    assert widths.keys() - HEADER_BITS.keys() == {"magic", "kind", "k", "h_count", "noise_count", "payload_crc"}
+    assert widths.keys() - HEADER_BITS.keys() == {"magic", "kind", "scheme", "k", "h_count", "noise_count", "payload_crc"}
 
 
 def test_largest_frame_is_the_largest_picture_with_a_gain_for_every_symbol(tmp_path):
@@ -159,7 +182,8 @@ def test_a_frame_that_met_no_channel_is_received_without_noise():
 
 
 IMPOSSIBLE = [  # field, what the message blames, values
-    ("kind", "kind", (2, 255)),
+    ("kind", "kind", (3, 255)),
+    ("scheme", "scheme", (17, 254)),
     ("height", "height", (0, 63, 8193, 65535)),
     ("width", "width", (0, 63, 8193, 65535)),
     ("factor", "factor", (0, 63, 129, 255)),
@@ -175,15 +199,30 @@ IMPOSSIBLE = [  # field, what the message blames, values
 
 @pytest.mark.parametrize("name, blamed, value", [(name, blamed, v) for name, blamed, values in IMPOSSIBLE for v in values])
 def test_impossible_field_is_refused_by_name_even_with_right_checksums(name, blamed, value, frame):
+    if blamed == "symbols" and fields(frame)["kind"] == 2:
+        blamed, value = "bytes", value if value not in (1, K - 1) or name != "k" else 2**31
+        if name != "k" and fields(frame)["scheme"] == NO_CHANNEL:  # a packet suits any picture
+            return
     message = refusal(edited(frame, **{name: value}))
     assert message.startswith("x.sem has an impossible header: ") and f"{blamed} = " in message
 
 
 def test_version_is_checked_before_anything_a_version_may_change(frame):
-    assert refusal(edited(frame, version=2) + b"more") == "x.sem is a frame of version 2; this semcast reads version 1"
+    for version in (1, 3):
+        message = f"x.sem is a frame of version {version}; this semcast reads version 2, so send it again"
+        assert refusal(edited(frame, version=version) + b"more") == message
 
 
-def test_impossible_samples_are_refused_even_with_right_checksums(frame):
+def test_what_was_sent_belongs_to_its_header(frame):
+    data = edited(frame, transmission_id=fields(frame)["transmission_id"] ^ 1)
+    of_a_channel = fields(frame)["kind"] == 1  # y is not x, so nothing can be said
+    assert refusal(data) == (None if of_a_channel else "x.sem holds another transmission than its header says; send it again")
+
+
+@pytest.mark.parametrize("name", ["sent", "received", "faded"])
+def test_impossible_samples_are_refused_even_with_right_checksums(name, tmp_path):
+    write_frame(tmp_path / "x.sem", HEADERS[name], SIGNALS[name])
+    frame = (tmp_path / "x.sem").read_bytes()
     for index in (0, 1, 2 * K - 1, -1):  # real and imaginary parts of y, then the last float of all
         erased = fields(frame)["kind"] and index == -1  # a noise variance may be infinite
         for value in (math.nan, -math.inf) if erased else (math.nan, math.inf, -math.inf):
@@ -204,7 +243,7 @@ def test_erased_symbols_have_infinite_noise_and_survive_the_file(tmp_path):
 
 def test_wrong_length_is_refused(frame):
     assert refusal(edited(frame, frame[START:] + b"more")).endswith("it is truncated or has something appended")
-    for size_bytes in [*range(START + 1), *range(START, len(frame), 37), len(frame) - 1]:
+    for size_bytes in [*range(START + 1), *range(START, len(frame) - 1, 37), len(frame) - 1]:
         assert ("truncated" if size_bytes >= 4 else "not a semcast frame") in refusal(frame[:size_bytes])
 
 
@@ -238,7 +277,8 @@ def test_random_headers_with_right_checksums_are_refused_or_mean_what_they_say(f
         if refusal(data) is None:
             accepted += 1
             header, _ = parse(data, "x.sem")
-            assert header.channel_uses == fields(data)["k"] and header.gain > 0
+            assert fields(data)["kind"] == 2 or header.channel_uses == fields(data)["k"]
+            assert header.gain > 0
     assert 0 < accepted < 120
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from semcast.channel import awgn
 from semcast.frame import MAX_BYTES, write_frame
 from semcast.link import Link, stream
 from semcast.models import load_model
-from semcast.transmitter import Header
+from semcast.transmitter import stamp
 
 
 def make_pictures(zoo: Path) -> None:
@@ -53,11 +54,11 @@ def make_frames(zoo: Path) -> None:
     x, header = link.send(torch.rand(1, 3, 80, 96, generator=torch.Generator().manual_seed(0)))
     write_frame(zoo / "x.sem", header, x)
     write_frame(zoo / "y.sem", header, awgn(x, 10.0, [stream(0, "channel")]))
-    write_frame(zoo / "other.sem", Header(header.code_id ^ 1, header.height, header.width, header.factor, header.gain, 0), x)
+    write_frame(zoo / "other.sem", stamp(replace(header, code_id=header.code_id ^ 1), x), x)
     data = (zoo / "y.sem").read_bytes()
     flipped, newer = bytearray(data), bytearray(data)
     flipped[-1] ^= 1
-    newer[4] = 2
+    newer[4] = 3
     for name, content in (("tail", data + b"\0"), ("head", data[:30]), ("cut", data[:-9]), ("flipped", flipped), ("newer", newer)):
         (zoo / f"{name}.sem").write_bytes(content)
     (zoo / "empty.sem").write_bytes(b"")
@@ -137,10 +138,10 @@ CASES = [  # command line, what it must be told
     # frames
     (f"channel good.png {CHANNEL}", "good.png is not a semcast frame (it does not start with SEMC)"),
     *((f"receive {n} {RECEIVE}", f"{n} is not a semcast frame (it does not ") for n in ("good.png", "empty.sem", "zip.sem")),
-    (f"receive head.sem {RECEIVE}", "head.sem is truncated: 30 bytes do not hold the 40-byte header; fetch it again"),
-    *((f"receive {n}.sem {RECEIVE}", "where its header says 628; it is truncated or has something appended") for n in ("cut", "tail")),
+    (f"receive head.sem {RECEIVE}", "head.sem is truncated: 30 bytes do not hold the 44-byte header; fetch it again"),
+    *((f"receive {n}.sem {RECEIVE}", "where its header says 632; it is truncated or has something appended") for n in ("cut", "tail")),
     (f"receive flipped.sem {RECEIVE}", "flipped.sem has damaged samples (CRC mismatch); fetch it again"),
-    (f"receive newer.sem {RECEIVE}", "newer.sem is a frame of version 2; this semcast reads version 1"),
+    (f"receive newer.sem {RECEIVE}", "newer.sem is a frame of version 3; this semcast reads version 2, so send it again"),
     (f"receive big.sem {RECEIVE}", f"no frame is larger than {MAX_BYTES}"),
     (f"receive nothing {RECEIVE}", "nothing is a folder; name a frame"),
     (f"receive gone.sem {RECEIVE}", "cannot read gone.sem: No such file or directory"),

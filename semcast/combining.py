@@ -1,0 +1,46 @@
+"""Several receptions of one transmission -> one, by maximum ratio combining: every copy adds its SNR."""
+
+import torch
+
+from .channel import Received
+from .errors import InputError
+
+
+def combine(receptions: list[Received]) -> Received:
+    """Add up conj(h) y / noise_var, symbol by symbol -> y [B, K], h = 1 [B, 1], noise_var [B, K] or [B, 1].
+
+    The noises must be independent: n copies over AWGN gain 10 log10(n) dB, but what a clipping amplifier distorted is the
+    same in all. An erased symbol adds nothing, and stays erased if no copy has it. One without noise leaves the others out.
+    One reception comes back as it is.
+    Raises:
+        InputError: no reception, other numbers of symbols, or the same reception twice.
+    Source: Brennan 1959, "Linear diversity combining techniques".
+    """
+    check(receptions, [f"reception {i + 1}" for i in range(len(receptions))])
+    if len(receptions) == 1:
+        return receptions[0]
+    exact = torch.stack(torch.broadcast_tensors(*[(r.noise_var == 0) & (r.h != 0) for r in receptions])).any(dim=0)
+    weighted, total = 0, 0
+    for y, h, noise_var in receptions:
+        y, h, noise_var = y.to(torch.complex128), h.to(torch.complex128), noise_var.double()
+        weight = torch.where(exact, (noise_var == 0).double(), 1 / noise_var.masked_fill(noise_var == 0, torch.inf))
+        weighted = weighted + weight * h.conj() * y
+        total = total + weight * h.abs().square()
+    y, noise_var = (weighted / total).to(receptions[0].y.dtype), torch.where(exact, 0, 1 / total).float()
+    lost = ~(y.isfinite() & noise_var.isfinite())
+    if lost.any() or noise_var.shape[1] > 1:
+        noise_var = noise_var.expand(lost.shape).masked_fill(lost, torch.inf)
+    return Received(y.masked_fill(lost, 0), torch.ones_like(y[:, :1]), noise_var)
+
+
+def check(receptions: list[Received], names: list[str]) -> None:
+    """Refuse what cannot be combined, or what would be counted twice; `names` are for the messages."""
+    if not receptions:
+        raise InputError("no reception to combine; give one at least")
+    for j, name in enumerate(names):
+        for i in range(j):
+            first, second = receptions[i].y, receptions[j].y
+            if first.shape != second.shape:
+                raise InputError(f"{names[i]} has {first.shape[1]} symbols and {name} {second.shape[1]}; combine receptions of one picture")
+            if first.any() and torch.equal(first, second):
+                raise InputError(f"{names[i]} and {name} are the same reception, which counts once; leave one out")

@@ -1,0 +1,134 @@
+"""Combining: n copies are worth n times the SNR, lost symbols nothing, and nothing is counted twice."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import photo
+from PIL import Image
+from test_channel import gaussian, mean_near, seeded
+
+from semcast import Link, combine, load_model, read_image
+from semcast.channel import Received, find_channel
+from semcast.errors import InputError
+from semcast.frame import read_frame, read_frames, write_frame
+from semcast.images import to_pixels
+from semcast.receiver import condition
+from semcast.transmitter import stamp
+
+
+def copies(x: torch.Tensor, count: int, name: str = "awgn", snr_db: float = 3.0, seed: int = 1, **options) -> list[Received]:
+    return [find_channel(name)(x, snr_db, seeded(*range(100 * i, 100 * i + len(x))), **options) for i in range(seed, seed + count)]
+
+
+def snr(received: Received) -> torch.Tensor:
+    return (received.h.abs().square() / received.noise_var).expand(received.y.shape)
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_copies_over_awgn_add_their_snr(count):
+    x = gaussian(2, 20_000)
+    y, h, noise_var = combine(copies(x, count))
+    assert torch.allclose(noise_var, torch.full((2, 1), 10**-0.3 / count)) and (h == 1).all()
+    assert mean_near((y - x).abs().square().flatten().double(), 10**-0.3 / count)
+
+
+@pytest.mark.parametrize(
+    "name, options", [("rayleigh", {}), ("rayleigh-fast", {}), ("rician", {"k_db": 3}), ("impulsive", {"known": "symbol"})]
+)
+def test_every_symbol_has_the_sum_of_its_snrs(name, options):
+    x = gaussian(2, 20_000)
+    received = copies(x, 3, name, **options) + copies(x, 1, snr_db=-2.0, seed=9)
+    combined = combine(received)
+    assert torch.allclose(snr(combined), sum(map(snr, received)), rtol=1e-4)
+    y, _, noise_var = combined
+    assert mean_near(((y - x).abs().square() / noise_var).flatten().double(), 1.0)  # and is told the truth about it
+
+
+def test_the_order_of_copies_and_one_copy_alone_change_nothing():
+    received = copies(gaussian(1, 100), 3, "rayleigh-fast")
+    for one, other in zip(combine(received), combine(received[::-1])):
+        assert torch.allclose(one, other, rtol=1e-5)
+    assert combine(received[:1]) is received[0]
+
+
+def test_erased_symbols_add_nothing_and_stay_erased_if_all_are():
+    x = gaussian(1, 2000)
+    first, second, clean = *copies(x, 2, "erasure", rate=0.5), copies(x, 3)[2]
+    y, _, noise_var = combine([first, second])
+    lost = first.noise_var.isinf().int() + second.noise_var.isinf().int()
+    assert {0, 1, 2} == set(lost[0].tolist())
+    assert torch.allclose(noise_var[lost < 2], 10**-0.3 / (2 - lost[lost < 2]), rtol=1e-5)
+    assert noise_var[lost == 2].isinf().all() and not y[lost == 2].any()
+    only = first.noise_var.isfinite() & second.noise_var.isinf()
+    assert torch.allclose(y[only], first.y[only], rtol=1e-5)
+    assert combine([first, second, clean]).noise_var.isfinite().all()
+    code, noise = condition(combine([first, second]), 1.0, (16, 10, 25), noise_aware=True)
+    assert code.isfinite().all() and noise.max() == 1
+    gone = Received(torch.zeros_like(x), torch.ones(1, 1, dtype=x.dtype), torch.full((1, 1), math.inf))
+    assert combine([gone, gone]).noise_var.isinf().all() and not combine([gone, gone]).y.any()
+
+
+def test_noiseless_symbols_are_taken_as_they_are():
+    x = gaussian(1, 4)
+    h = torch.tensor([[2j, 0, 1e-30, 1]])
+    exact = Received(h * x, h, torch.tensor([[0.0, 0.0, 0.5, 0.25]]))
+    other = Received(x + 1, torch.ones(1, 1, dtype=x.dtype), torch.tensor([[1.0]]))
+    y, _, noise_var = combine([exact, other])
+    assert torch.allclose(noise_var, torch.tensor([[0.0, 1.0, 1.0, 0.2]])) and y.isfinite().all()
+    assert torch.allclose(y - x, torch.tensor([[0.0, 1.0, 1.0, 0.2]]) + 0j, atol=1e-6)
+    nothing = combine([Received(h * x, 0 * h, torch.zeros(1, 1)), other._replace(noise_var=torch.tensor([[math.inf]]))])
+    assert nothing.noise_var.isinf().all() and not nothing.y.any()
+
+
+def test_what_cannot_be_combined_is_refused():
+    first, second = copies(gaussian(1, 24), 2)
+    for receptions, message in (
+        ([], "no reception to combine; give one at least"),
+        (
+            [first, Received(*copies(gaussian(1, 12), 1)[0])],
+            "reception 1 has 24 symbols and reception 2 12; combine receptions of one picture",
+        ),
+        ([first, second, first], "reception 1 and reception 3 are the same reception, which counts once; leave one out"),
+    ):
+        with pytest.raises(InputError) as error:
+            combine(receptions)
+        assert str(error.value) == message
+
+
+def test_receptions_are_combined_by_the_command_line_and_mixtures_refused(cli, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = ("--model", tiny_model)
+    for i in (0, 1):
+        Image.fromarray(photo(131, 200, seed=i)).save(f"{i}.png")
+        assert cli("send", f"{i}.png", "-o", f"{i}.sem", *model)[0] == 0
+    for name, sent, seed, channel in (("a", 0, 1, "awgn"), ("b", 0, 2, "rayleigh-fast"), ("c", 0, 3, "erasure"), ("other", 1, 1, "awgn")):
+        assert cli("channel", f"{sent}.sem", "-o", f"{name}.sem", "--snr", 2, "--seed", seed, "--channel", channel)[0] == 0
+    assert cli("receive", "a.sem", "b.sem", "c.sem", "-o", "out.png", *model, "--steps", 2)[:2] == (0, "")
+    link = Link(load_model(tiny_model))
+    x, header = link.send(read_image("0.png"))
+    parts = [Link(link.cascade, name).transmit(x, 2, seed) for name, seed in (("awgn", 1), ("rayleigh-fast", 2), ("erasure", 3))]
+    assert np.array_equal(np.asarray(Image.open("out.png")), to_pixels(link.receive(combine(parts), header, steps=2)))
+    write_frame(tmp_path / "seed.sem", stamp(replace(header, seed=5), x), parts[0])  # the same symbols, sent another time
+    cli("send", "0.png", "-o", "packet.sem", *model, "--mode", "digital", "--bytes", 60)
+    receive = ("-o", "new.png", *model)
+    for files, message in (
+        (("a.sem", "b.sem", "other.sem"), "a.sem and other.sem are of different transmissions; combine receptions of one"),
+        (("a.sem", "seed.sem"), "a.sem and seed.sem are of different transmissions; combine receptions of one"),
+        (("a.sem", "b.sem", "a.sem"), "a.sem and a.sem are the same reception, which counts once; leave one out"),
+        (("0.sem", "0.sem"), "0.sem and 0.sem are the same reception, which counts once; leave one out"),
+        (("packet.sem", "packet.sem"), "packet.sem and packet.sem: a packet that never met a channel is complete; receive it alone"),
+    ):
+        assert cli("receive", *files, *receive) == (2, "", f"semcast: {message}\n")
+        assert not (tmp_path / "new.png").exists()
+
+
+def test_a_sent_frame_beside_receptions_leaves_no_noise(tmp_path):
+    from test_frame import HEADERS, sent
+
+    for name, signal in (("x", sent()), ("y", copies(sent(), 1)[0])):
+        write_frame(tmp_path / f"{name}.sem", HEADERS["sent"], signal)
+    header, combined = read_frames([tmp_path / "y.sem", tmp_path / "x.sem"])
+    assert torch.equal(combined.y, sent()) and not combined.noise_var.any() and header == read_frame(tmp_path / "x.sem")[0]
