@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def tables() -> dict[str, str]:
-    makers = {"quality": quality, "predictability": predictability, "speed": speed}
+    makers = {"quality": quality, "predictability": predictability, "speed": speed, "robust": robust}
     return {name: make() for name, make in makers.items()}
 
 
@@ -79,6 +79,19 @@ def predictability() -> str:
     lines = ["| SNR | LPIPS-Alex, mean | standard deviation | transmissions |", "|---|---|---|---|"]
     for snr, values in sorted(groups.items(), reverse=True):
         lines.append(f"| {snr:g} dB | {mean(values):.3f} | {stdev(values):.4f} | {len(values)} |")
+    return "\n".join(lines)
+
+
+def robust() -> str:
+    record = json.loads((RESULTS / "robust.json").read_text())
+    groups = defaultdict(list)
+    for row in record["rows"]:
+        groups[row["condition"]].append(row)
+    reference = mean(row["lpips"] for row in groups["awgn 10 dB"])
+    lines = ["| channel | LPIPS-Alex | beside AWGN 10 dB | PSNR dB |", "|---|---|---|---|"]
+    for name, rows in groups.items():
+        lpips, psnr = (mean(row[key] for row in rows) for key in ("lpips", "psnr_db"))
+        lines.append(f"| {name} | {lpips:.3f} | {lpips / reference:.3f} | {psnr:.2f} |")
     return "\n".join(lines)
 
 

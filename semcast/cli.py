@@ -11,6 +11,7 @@ from . import __version__
 from .errors import InputError
 
 SEED_MAX = 2**32 - 1
+OUT_OF_MEMORY = "out of memory; use a smaller picture, or --low-memory on a GPU"
 PRESETS = ("autoencoder", "code", "joint", "decode", "fewstep", "scsic-512", "scsic-1024")  # train.PRESETS, without the import
 
 
@@ -34,7 +35,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return fail("interrupted", 130)
     except MemoryError:
-        return fail("out of memory; use a smaller picture")
+        return fail(OUT_OF_MEMORY)
+    except RuntimeError as error:  # torch's kinds of it, on CPU and GPU
+        if "memory" not in str(error):
+            raise
+        return fail(OUT_OF_MEMORY)
     except OSError as error:  # a full disk, a vanished file
         return fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
     return 0

@@ -5,6 +5,8 @@ import torch
 from .channel import Received
 from .errors import InputError
 
+DISAGREEMENT_MIN = 0.05  # noises of one seed at SNRs up to 2.5 dB apart lie below; told 10 dB too much noise, honest copies lie above
+
 
 def combine(receptions: list[Received]) -> Received:
     """Add up conj(h) y / noise_var, symbol by symbol -> y [B, K], h = 1 [B, 1], noise_var [B, K] or [B, 1].
@@ -44,3 +46,13 @@ def check(receptions: list[Received], names: list[str]) -> None:
                 raise InputError(f"{names[i]} has {first.shape[1]} symbols and {name} {second.shape[1]}; combine receptions of one picture")
             if first.any() and torch.equal(first, second):
                 raise InputError(f"{names[i]} and {name} are the same reception, which counts once; leave one out")
+            if disagreement(receptions[i], receptions[j]) < DISAGREEMENT_MIN:
+                raise InputError(f"{names[i]} and {name} carry the same noise, so they add nothing; simulate with another --seed")
+
+
+def disagreement(a: Received, b: Received) -> float:
+    """Mean |y_a / h_a - y_b / h_b|^2 over what independent noises of the told variances make it: about 1."""
+    gap = (a.y / a.h - b.y / b.h).abs().square()
+    expected = a.noise_var / a.h.abs().square() + b.noise_var / b.h.abs().square()
+    fine = (expected > 0) & expected.isfinite() & gap.isfinite()
+    return (gap / expected)[fine].mean().item() if fine.any() else 1.0

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .cascade.diffusion import seeded
 from .errors import InputError
 from .images import MAX_FILE_BYTES, SUFFIXES, decode
 
@@ -97,7 +98,7 @@ class Prefetcher:
     """Makes the batches of the next steps in threads. `make(step)` must depend on `step` alone."""
 
     def __init__(self, make):
-        workers = max(1, (os.cpu_count() or 2) // 2)
+        workers = min(max(1, (os.cpu_count() or 2) // 2), 8)
         self.make, self.ahead = make, 2 * workers + 1
         self.pool, self.pending = ThreadPoolExecutor(workers), {}
 
@@ -112,7 +113,7 @@ class Prefetcher:
 
 
 def step_generator(seed: int, step: int, purpose: int) -> torch.Generator:
-    return torch.Generator().manual_seed(((seed * 1_000_003 + step) << 8) + purpose)
+    return seeded("train", seed, step, purpose)
 
 
 def _split_weight(source: str) -> tuple[Path, float | None]:

@@ -33,6 +33,7 @@ START = HEADER.size + CRC.size
 MAX_SYMBOLS = 16 * (SIDE_MAX // 32) ** 2 // 2
 MAX_BYTES = START + 20 * MAX_SYMBOLS  # 8 for y, 8 for h, 4 for noise_var
 POWER_TOLERANCE = 1e-3
+MAGNITUDE_MAX = 1e9  # of y, h and noise_var; far above any receiver's, far below where squares overflow
 
 
 def write_frame(path: Path, header: Header, signal: Tensor | bytes | Received) -> None:
@@ -140,6 +141,8 @@ def parse(data: bytes, name: str) -> tuple[Header, Tensor | bytes | Received]:
     lost = np.isposinf(noise_var)  # an erased symbol
     if not (np.isfinite(y).all() and np.isfinite(h).all() and np.isfinite(noise_var[~lost]).all()):
         raise InputError(f"{name} holds NaN or infinite samples")
+    if max((np.abs(part).max(initial=0) for part in (y, h, noise_var[~lost])), default=0) > MAGNITUDE_MAX:
+        raise InputError(f"{name} holds samples above {MAGNITUDE_MAX:g}; what was sent has unit power")
     if (noise_var < 0).any():
         raise InputError(f"{name} holds a negative noise variance")
     y, h, noise_var = (torch.from_numpy(part.copy())[None] for part in (y, h, noise_var))

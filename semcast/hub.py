@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -161,7 +162,7 @@ def download(name: str, revision: str | None, decoder: str | None, folder: Path,
         except Exception as error:  # the hub's client raises many kinds
             raise InputError(f"cannot ask the hub for {repo}: {first_line(error)}; check the network, or use --from") from None
         found = next((sibling for sibling in infos[repo].siblings or () if sibling.rfilename == file), None)
-        if found is None or found.lfs is None:
+        if found is None or found.lfs is None or not re.fullmatch("[0-9a-f]{64}", found.lfs.sha256 or ""):  # it will name a file
             raise InputError(f"{repo} at revision {asked} has no {file} with a SHA-256; use another --revision, or --from")
         entry = {"repo": repo, "revision": infos[repo].sha, "file": file, "size_bytes": found.lfs.size, "sha256": found.lfs.sha256}
         files[part] = (staging / entry["sha256"], entry)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from .errors import InputError
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".avif"}
 FORMATS = {"PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF", "AVIF", "JPEG2000"}  # not EPS: it is a program
 MAX_FILE_BYTES = 256 << 20
+STDERR = threading.Lock()
 MAX_PIXELS = 64 << 20  # refused before anything is decoded
 
 
@@ -69,14 +71,15 @@ def decode(file: io.BytesIO, name: str) -> np.ndarray:
 @contextlib.contextmanager
 def silenced():
     """libtiff writes its own lines to stderr, past Python; the error is raised as well, so one of them is enough."""
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
+    with STDERR:  # threads share it
+        saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(null)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from . import packet
 from .cascade.checkpoint import code_id
+from .cascade.diffusion import seeded
 from .cascade.model import Cascade
 from .channel import Received, find_channel
 from .errors import InputError
@@ -40,7 +41,7 @@ class Link:
     @torch.inference_mode()
     def send(self, image: Tensor, factor: float | None = None, seed: int = 0) -> tuple[Tensor, Header]:
         """image [1, 3, H, W] in [0, 1] -> (x [1, k], header)."""
-        return transmit(image, self.cascade.encoder, self.code_id, factor or self.cascade.config.factor, seed)
+        return transmit(beside(self.cascade.encoder, image), self.cascade.encoder, self.code_id, factor or self.cascade.config.factor, seed)
 
     def send_packet(
         self, image: Tensor, snr_db: float | None = None, size_bytes: int | None = None, factor: float | None = None, seed: int = 0
@@ -69,6 +70,7 @@ class Link:
                 f"the frame was sent with encoder {header.code_id:04x}, model {self.cascade.config.name!r} "
                 f"has encoder {self.code_id:04x}; receive it with the sender's model"
             )
+        received = Received(*(beside(self.cascade.stage_b, part) for part in received))
         return receive(received, header, header.gain, self.cascade, [stream(header.seed, "receiver")], steps, progress)
 
     def __call__(self, image: Tensor, snr_db: float, seed: int = 0, factor: float | None = None, steps: int | None = None):
@@ -77,7 +79,12 @@ class Link:
         return Reconstruction(self.receive(received, header, steps), x, header, received)
 
 
+def beside(network: nn.Module, tensor: Tensor) -> Tensor:
+    """The tensor on the network's device. A network in main memory leaves it where it is: it visits (`--low-memory`)."""
+    device = next(network.parameters()).device
+    return tensor if device.type == "cpu" else tensor.to(device)
+
+
 def stream(seed: int, name: str) -> Generator:
     """An independent generator, on the CPU, for one purpose of one picture."""
-    tag = int.from_bytes(name.encode()[:3], "big")
-    return Generator().manual_seed((seed << 24) ^ tag)
+    return seeded(name, int(seed))

@@ -119,6 +119,7 @@ def fewstep_loss(cascade: Cascade, images: Tensor, step: Step, config, lpips: LP
         prepared = cascade.prepare(code, noise, target.shape[-2:], guided=False)
         denoiser = lambda x, t: cascade.denoise(x, t, prepared)  # noqa: E731
         x, t = sample(denoiser, draw_noise(target, generators), steps, generators, stop=step.integer(steps))
+    torch.clear_autocast_cache()  # older torch would reuse the weights cast without gradient (pytorch #112583)
     x0, _ = cascade.denoise(x, t, cascade.prepare(code, noise, x.shape[-2:], guided=False))
     return latent_losses(x0, target, images, step, config, lpips) | pixel_losses(cascade, x0, images, step, config, lpips)
 

@@ -101,20 +101,19 @@ def compile_networks(cascade: Cascade) -> None:
 def _compiled(function):
     gpu = torch.cuda.is_available()
     fast = torch.compile(function, mode="reduce-overhead" if gpu else "default", dynamic=False)
-    failed = False
 
     def call(*args):
-        nonlocal failed
-        if not failed:
+        if not call.failed:
             try:
                 if gpu:
                     torch.compiler.cudagraph_mark_step_begin()
                 return fast(*args).clone() if gpu else fast(*args)  # a graph writes its next result into the same memory
             except Exception as error:  # no compiler, no backend, an operator it does not know
-                failed = True
+                call.failed = True
                 print(f"semcast: not compiled ({str(error).strip().splitlines()[0]}); going on without", file=sys.stderr)
         return function(*args)
 
+    call.failed = False
     return call
 
 
@@ -127,7 +126,7 @@ def check_device(device: str) -> None:
 
 def pick_dtype(dtype: str, device: str) -> torch.dtype:
     if dtype == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.startswith("cuda") else cpu_has_bf16()
+        fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.startswith("cuda") else cpu_has_bf16()
         dtype = "bfloat16" if fast else "float32"
     if dtype not in ("float32", "bfloat16"):
         raise InputError(f"dtype {dtype!r} is not one of auto, float32, bfloat16")

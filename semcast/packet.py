@@ -6,6 +6,7 @@ Both ends compute the KLT from the encoder's codes of the bundled photo, so it c
 The range coder is constriction's (`semcast[phy]`). Layout of a packet: PROTOCOL.md.
 """
 
+import copy
 import functools
 import math
 from pathlib import Path
@@ -23,7 +24,7 @@ from .phy import digital
 from .transmitter import Header, demodulate, encode, stamp
 
 NO_CHANNEL = 255  # `Header.scheme` of a packet made for no channel; 1 .. 16 are rows of `digital.TABLE`
-SIDE_BITS = 5 + 24  # the scheme; the mean colour, which is all there is of a lost picture
+SIDE_BITS = 24  # beside the header: the mean colour, which is all there is of a lost picture
 SIZE_MIN, SIZE_MAX = 16, 2048  # bytes to ask for; the largest holds where there is no channel
 BASIS_FACTOR = 0.75  # at both ends, whatever a picture's `factor` is
 STEP_MAX, STEPS_PER_OCTAVE = 32.0, 24  # of 256 steps; unit power
@@ -145,9 +146,10 @@ def make_basis(encoder: Encoder) -> np.ndarray:
     From the bundled photo, with its colours exchanged, inverted and removed, so that no colour of its own counts. Signs are
     fixed, because eigenvectors have none.
     """
-    photo = read_image(Path(__file__).with_name("assets") / "astronaut.jpg").to(next(encoder.parameters()).device)
+    encoder = copy.deepcopy(encoder).cpu().double()  # both ends must agree to the last digit that matters
+    photo = read_image(Path(__file__).with_name("assets") / "astronaut.jpg").double()
     versions = [photo, photo[:, [1, 2, 0]], photo[:, [2, 0, 1]], 1 - photo, photo.mean(dim=1, keepdim=True).expand_as(photo)]
-    codes = torch.cat([encode(image, encoder, BASIS_FACTOR) for image in versions]).double().cpu().numpy()
+    codes = torch.cat([encode(image, encoder, BASIS_FACTOR) for image in versions]).numpy()
     codes /= np.sqrt(np.square(codes).mean(axis=(1, 2, 3), keepdims=True)) + 1e-12
     basis = np.linalg.eigh(np.einsum("nchw,ndhw->cd", codes, codes))[1].T[::-1]
     return basis * np.sign(np.take_along_axis(basis, np.abs(basis).argmax(axis=1, keepdims=True), axis=1))

@@ -8,7 +8,8 @@
     denoise       Stage B on noisy conditions by the squared error of epsilon: the paper's fine-tuning
 
 What a step sees depends on (seed, step) alone: an interrupted run that resumes makes the same losses as one that was
-never interrupted, and so do several processes that share the batch. A run folder holds config.json, log.jsonl,
+never interrupted (on a CPU; some of torch's GPU kernels are not deterministic), and so do several processes that share the
+batch of the phase `denoise` (the others have terms over a whole share, such as batch statistics). A run folder holds config.json, log.jsonl,
 samples/, last/ (to resume) and model/ (to use).
 """
 
@@ -17,7 +18,9 @@ import math
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +110,7 @@ class TrainConfig:
             raise InputError("bad training settings: " + "; ".join(bad))
 
 
+FREE = ("recompute", "compile", "save_every", "sample_every")  # settings that may change between a run and its resumption
 SCSIC = TrainConfig(  # arXiv 2507.17416, section 4; what it leaves open as in Stability-AI/StableCascade, train/train_b.py
     phase="denoise",
     steps=15_000,
@@ -118,6 +122,7 @@ SCSIC = TrainConfig(  # arXiv 2507.17416, section 4; what it leaves open as in S
     ema=0.0,
     snr_min=1.0,
     snr_max=20.0,
+    condition_drop=0.1,  # sampling is guided, so the branch without condition has to stay trained
     crop=512,
     save_every=500,
 )
@@ -175,6 +180,7 @@ def train(
         raise InputError(f"batch {config.batch} cannot be shared by {processes} processes in {config.accumulate} parts each")
     if writes and not last.exists() and last.with_name("last.old").exists():  # interrupted between the two renames of `_save`
         last.with_name("last.old").rename(last)
+    wait_for_all(processes)
     if last.exists() and not resume:
         raise InputError(f"{folder} already holds a run; continue it with --resume or choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
@@ -201,8 +207,11 @@ def train(
     if resume and last.exists():
         start = _load(last, cascade, parameters, optimiser, ema, buckets, config, frozen)
         if writes:
-            rows = (folder / "log.jsonl").read_text().splitlines(keepends=True)
-            write_text(folder / "log.jsonl", "".join(row for row in rows if json.loads(row)["step"] < start))
+            kept = []
+            for row in (folder / "log.jsonl").read_text().splitlines(keepends=True):
+                with suppress(ValueError):  # the last line of a run that was killed may be torn
+                    kept += [row] if json.loads(row)["step"] < start else []
+            write_text(folder / "log.jsonl", "".join(kept))
     run = {"config": asdict(config), "model": asdict(cascade.config), "command": command, "pictures": len(photos)}
     if writes:
         write_text(folder / "config.json", json.dumps(run, indent=1) + "\n")
@@ -312,7 +321,10 @@ def start_processes(device: str) -> tuple[int, int]:
     """(rank, number of processes), as torchrun and `accelerate launch` set them in the environment."""
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        if device.startswith("cuda"):
+            torch.cuda.set_device(device)  # NCCL gathers objects through the current device
+        hours = timedelta(hours=12)  # one process may fill a cache of latents while the others wait
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=hours)
     return (dist.get_rank(), processes) if processes > 1 else (0, 1)
 
 
@@ -442,8 +454,7 @@ def _save(last: Path, cascade, optimiser, parameters, ema, buckets, config, froz
 
 def _load(last: Path, cascade, parameters, optimiser, ema, buckets, config, frozen) -> int:
     state = json.loads((last / "state.json").read_text())
-    if state["config"] != json.loads(json.dumps(asdict(config))):
-        changed = [k for k, v in asdict(config).items() if state["config"].get(k) != v]
+    if changed := [k for k, v in asdict(config).items() if k not in FREE and state["config"].get(k) != v]:
         raise InputError(f"{last.parent} was run with other settings ({', '.join(changed)}); resume with the same ones")
     if changed := [name for name, value in frozen.items() if state["frozen"].get(name) != value]:
         raise InputError(f"{last.parent} was run with another {' and '.join(changed)}; resume with the same --init")

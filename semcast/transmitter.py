@@ -28,6 +28,7 @@ HEADER_BITS = {  # every bit a receiver needs beside the symbols; PROTOCOL.md ex
     "height": 16,
     "width": 16,
     "factor": 8,
+    "scheme": 8,
     "gain": 16,
     "seed": 32,
     "transmission_id": 32,

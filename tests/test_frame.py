@@ -166,7 +166,7 @@ def test_counted_side_information_has_the_widths_of_the_file():
     """`side_bits` may leave out only what the receiver knows: the magic, the kind, and what follows from the rest."""
     widths = {name: 8 * struct.calcsize(code) for name, (_, code) in LAYOUT.items()}
     assert {name: widths[name] for name in HEADER_BITS} == HEADER_BITS
-    assert widths.keys() - HEADER_BITS.keys() == {"magic", "kind", "scheme", "k", "h_count", "noise_count", "payload_crc"}
+    assert widths.keys() - HEADER_BITS.keys() == {"magic", "kind", "k", "h_count", "noise_count", "payload_crc"}
 
 
 def test_largest_frame_is_the_largest_picture_with_a_gain_for_every_symbol(tmp_path):

@@ -222,7 +222,7 @@ def test_three_programs_equal_one_run(channel, cli, tiny_model, here):
     model = ("--model", tiny_model)
     code, out, _ = cli("run", "a.png", *channel, "--mode", "digital", *model, "--steps", 2, "--seed", 3)
     row = json.loads(out)
-    assert code == 0 and (row["mode"], row["lost"], row["side_bits"]) == ("digital", False, SIDE_BITS + 5 + 24)
+    assert code == 0 and (row["mode"], row["lost"], row["side_bits"]) == ("digital", False, SIDE_BITS + 24)
     assert row["channel_uses"] == row["payload_uses"] == 336 and row["scheme"] == str(digital.choose(336, 9))
     assert row["payload_bytes"] == digital.plan(336, digital.choose(336, 9)).payload_bytes
     assert cli("send", "a.png", "-o", "x.sem", "--mode", "digital", "--snr", 9, *model, "--seed", 3) == (0, "", "")

@@ -14,6 +14,7 @@ from torch import nn
 from ..errors import InputError
 from .model import Cascade, ModelConfig
 
+COUNT_MAX = 100  # blocks and repeats; a file that asks for more is no model
 NETWORKS = ("encoder", "stage_b", "stage_a")
 
 
@@ -42,10 +43,14 @@ def load_config(folder: Path) -> ModelConfig:
         config = _from_dict(ModelConfig, values)
     except (TypeError, AttributeError) as error:
         raise InputError(f"{path} is no model description: {error}") from None
+    b = config.stage_b
     rules = [
         ("prediction", config.prediction in ("epsilon", "x0", "v")),
         ("steps", 1 <= config.steps <= 1000),
         ("factor", 0.5 <= config.factor <= 1),
+        ("stage_a", 1 <= config.stage_a.bottleneck_blocks <= COUNT_MAX),
+        ("stage_b", max((*b.down_blocks, *b.up_blocks, *b.up_repeats, b.code_unfold), default=0) <= COUNT_MAX),
+        ("encoder", max((stage[-1] for stage in config.encoder.stages), default=0) <= COUNT_MAX),
     ]
     if bad := [f"{name} = {getattr(config, name)!r}" for name, fine in rules if not fine]:
         raise InputError(f"{path} has impossible settings: {', '.join(bad)}")

@@ -7,6 +7,7 @@ Source: Stability-AI/StableCascade, gdf/ (cosine schedule of Nichol & Dhariwal 2
 A denoiser is any function (x [B, 4, h, w], t [B]) -> (x0, eps), each [B, 4, h, w].
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 
@@ -106,6 +107,15 @@ def step_to(x0: Tensor, eps: Tensor, t: Tensor, s: Tensor, noise: Tensor | None,
     sigma = eta * math.sqrt((1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s))
     x = math.sqrt(abar_s) * x0 + math.sqrt(max(1 - abar_s - sigma**2, 0.0)) * eps
     return x if noise is None else x + sigma * noise
+
+
+def seeded(*words: int | str) -> Generator:
+    """A generator on the CPU for one purpose: independent for every list of words.
+
+    Hashed, because torch's CPU generator looks at the low 32 bits of a seed only.
+    """
+    digest = hashlib.sha256(repr(words).encode()).digest()
+    return Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
 
 def draw_noise(like: Tensor, generators: Sequence[Generator]) -> Tensor:

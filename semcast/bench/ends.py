@@ -1,0 +1,128 @@
+"""Sender and receiver of a system, in two processes that share nothing but what the harness carries from one to the other.
+
+The harness talks to each over its pipes: eight bytes of length, then an npz archive (no pickle) with arrays and, under
+"head", JSON. A system cannot hand its receiver a variable, a file object or a seed: only symbols and side information.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import torch
+
+from ..channel import Received
+from ..errors import InputError
+
+
+class Ends:
+    """The two processes, for all systems one after the other.
+
+    >>> with Ends() as ends:
+    ...     sent, side = ends.send("downscale", pixels, uses=1152, snr_db=10)
+    """
+
+    def __init__(self, device: str = "cpu"):
+        command = [sys.executable, "-m", "semcast.bench.ends", device]
+        self.processes = {
+            role: subprocess.Popen([*command, role], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for role in ("sender", "receiver")
+        }
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes.values():
+            process.stdin.close()
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+    def send(self, system: str, pixels: np.ndarray, uses: int, snr_db: float) -> tuple[torch.Tensor | bytes, dict]:
+        """uint8 [H, W, 3] -> (x [1, k] complex64, or a payload, side information)."""
+        head, arrays = self.ask("sender", {"system": system, "uses": uses, "snr_db": snr_db}, image=pixels)
+        sent = torch.from_numpy(arrays["x"])[None] if "x" in arrays else arrays["payload"].tobytes()
+        return sent, head["side"]
+
+    def receive(self, system: str, received: Received | bytes, side: dict) -> np.ndarray | None:
+        """What arrived -> uint8 [H, W, 3], or None if the receiver says that it is lost."""
+        if isinstance(received, bytes):
+            arrays = {"payload": np.frombuffer(received, np.uint8)}
+        else:
+            arrays = {name: part.numpy() for name, part in received._asdict().items()}
+        _, arrays = self.ask("receiver", {"system": system, "side": side}, **arrays)
+        return arrays.get("image")
+
+    def ask(self, role: str, head: dict, **arrays) -> tuple[dict, dict]:
+        process = self.processes[role]
+        try:
+            write(process.stdin, head, arrays)
+            answer = read(process.stdout)
+        except BrokenPipeError:
+            answer = None
+        if answer is None:
+            raise InputError(f"the {role} of {head['system']!r} died; it may need more memory")
+        if error := answer[0].get("error"):
+            raise InputError(f"the {role} of {head['system']!r} failed: {error}")
+        return answer
+
+
+def write(stream, head: dict, arrays: dict) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)
+    stream.write(len(buffer.getbuffer()).to_bytes(8, "little") + buffer.getbuffer())
+    stream.flush()
+
+
+def read(stream) -> tuple[dict, dict] | None:
+    """(head, arrays); None when the other side is gone."""
+    length = stream.read(8)
+    if len(length) < 8:
+        return None
+    with np.load(io.BytesIO(stream.read(int.from_bytes(length, "little"))), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    return json.loads(arrays.pop("head").tobytes()), arrays
+
+
+def serve(device: str, role: str) -> None:
+    """Answer until the harness is gone. One thread, so that figures do not depend on the machine's cores."""
+    torch.set_num_threads(1)
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not get between the answers
+    answer = {"sender": answer_send, "receiver": answer_receive}[role]
+    while (request := read(sys.stdin.buffer)) is not None:
+        try:
+            write(out, *answer(device, *request))
+        except InputError as error:
+            write(out, {"error": str(error)}, {})
+        except Exception as error:  # a system's own; the harness says which system
+            write(out, {"error": f"{type(error).__name__}: {error}"}, {})
+
+
+def answer_send(device: str, head: dict, arrays: dict) -> tuple[dict, dict]:
+    from .systems import find_system
+
+    sent, side = find_system(head["system"], device).send(arrays["image"], head["uses"], head["snr_db"])
+    if isinstance(sent, bytes):
+        return {"side": side}, {"payload": np.frombuffer(sent, np.uint8)}
+    return {"side": side}, {"x": sent.cpu().numpy().reshape(-1).astype(np.complex64)}
+
+
+def answer_receive(device: str, head: dict, arrays: dict) -> tuple[dict, dict]:
+    from .systems import find_system
+
+    if "payload" in arrays:
+        received = arrays["payload"].tobytes()
+    else:
+        received = Received(*(torch.from_numpy(arrays[name]) for name in Received._fields))
+    image = find_system(head["system"], device).receive(received, head["side"])
+    return {}, {} if image is None else {"image": np.ascontiguousarray(image, np.uint8)}
+
+
+if __name__ == "__main__":
+    try:
+        serve(*sys.argv[1:])
+    except (KeyboardInterrupt, BrokenPipeError):
+        pass

@@ -1,0 +1,294 @@
+"""Rows -> DIR/report.html, which needs nothing else: plots, tables and pictures; and the tables as files.
+
+summary.csv has a line a (setting, system, SNR, metric); tables.md and tables.tex are for papers. Averages: over draws, then over
+pictures. Intervals: 95 %, bootstrap over pictures.
+"""
+
+import base64
+import csv
+import html
+import io
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from ..images import write_bytes
+from .harness import ROWS, picture_path, read_rows
+from .measures import METRICS
+from .systems import SYSTEMS, family
+
+RESAMPLES = 2000
+SHOWN_SIDE = 320  # pixels, of pictures in the report
+COLUMNS = {"lost": ("lost", "%", 1, False), "side_bits": ("side information", "bit", 0, False)}
+ALL = METRICS | COLUMNS
+DASHES = {"fixed": "2 4", "capacity": "9 4", "finite": "9 4 2 4", "2steps": "9 4", "1step": "2 4"}
+COLOURS = ("#c0392b", "#1f77b4", "#2e8b57", "#8e44ad", "#e08a00", "#5d6d7e", "#008b8b", "#a0522d", "#d6479b")
+
+Summary = dict[
+    tuple[str, str, float, str], tuple[float, float, float, int]
+]  # (setting, system, snr_db, metric) -> mean, low, high, pictures
+
+
+def report(out: Path) -> Path:
+    """Write DIR/report.html, summary.csv, tables.md and tables.tex from DIR/rows.jsonl."""
+    rows = read_rows(out / ROWS) if (out / ROWS).exists() else []
+    if not rows:
+        raise InputError(f"{out} holds no rows of a bench; make some with `semcast bench --out {out}`")
+    summary = summarise(rows)
+    write_bytes(out / "summary.csv", as_csv(summary).encode())
+    write_bytes(out / "tables.md", "\n\n".join(as_text(*table, "markdown") for table in tables(summary)).encode() + b"\n")
+    write_bytes(out / "tables.tex", "\n\n".join(as_text(*table, "latex") for table in tables(summary)).encode() + b"\n")
+    write_bytes(out / "report.html", as_html(rows, summary, out).encode())
+    return out / "report.html"
+
+
+def summarise(rows: list[dict]) -> Summary:
+    """A metric that is None anywhere in a group is left out of that group: no average of fewer pictures."""
+    groups = defaultdict(lambda: defaultdict(list))  # (setting, system, snr, metric) -> picture -> values
+    for row in rows:
+        for metric in ALL:
+            value = 100.0 * row["lost"] if metric == "lost" else row.get(metric)
+            groups[setting(row), row["system"], row["snr_db"], metric][row["image_sha256"]].append(value)
+    summary = {}
+    for key, by_picture in groups.items():
+        if all(value is not None for values in by_picture.values() for value in values):
+            means = np.array([np.mean(values) for values in by_picture.values()])
+            summary[key] = (float(means.mean()), *interval(means), len(means))
+    return summary
+
+
+def interval(means: np.ndarray) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over pictures; always the same resamples."""
+    picks = np.random.default_rng(0).integers(len(means), size=(RESAMPLES, len(means)))
+    low, high = np.percentile(means[picks].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def setting(row: dict) -> str:
+    """What rows must share to be compared."""
+    options = "".join(f", {key} {value}" for key, value in row["channel_options"].items() if (key, value) != ("snr_mismatch_db", 0))
+    size = f"{row['size']}x{row['size']} crops" if row["size"] else "whole pictures"
+    rule = {"same": "the uses of semcast"}.get(row["uses_rule"], f"uses {row['uses_rule']}")
+    return f"{row['channel']}{options}; {size}; {rule}"
+
+
+def order(name: str) -> tuple:
+    names = list(SYSTEMS)
+    return (names.index(name), "") if name in names else (-1 if family(name) == "semcast" else len(names), name)
+
+
+def tables(summary: Summary) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(title, head, rows of cells), one a setting and metric."""
+    found = []
+    for where in sorted({key[0] for key in summary}):
+        snrs = sorted({key[2] for key in summary if key[0] == where})
+        systems = sorted({key[1] for key in summary if key[0] == where}, key=order)
+        for metric, (label, unit, digits, more) in ALL.items():
+            lines = []
+            for system in systems:
+                cells = [cell(summary.get((where, system, snr, metric)), digits, metric) for snr in snrs]
+                if any(cell != "-" for cell in cells):
+                    lines.append([system, *cells])
+            if lines:
+                better = "" if metric in COLUMNS else f", {'more' if more else 'less'} is better"
+                title = f"{label}{f' ({unit})' if unit else ''}{better}. {where}"
+                found.append((title, ["system", *(f"{snr:g} dB" for snr in snrs)], lines))
+    return found
+
+
+def cell(value: tuple | None, digits: int, metric: str) -> str:
+    if value is None:
+        return "-"
+    mean, low, high, _ = value
+    return f"{mean:.{digits}f}" + ("" if metric in COLUMNS else f" ± {(high - low) / 2:.{digits}f}")
+
+
+def as_text(title: str, head: list[str], lines: list[list[str]], kind: str) -> str:
+    if kind == "markdown":
+        cells = [head, ["---"] * len(head), *lines]
+        return f"**{title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in cells)
+    tex = lambda text: "".join({"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "±": r"$\pm$"}.get(c, c) for c in text)
+    line = lambda cells: " & ".join(map(tex, cells)) + r" \\"
+    columns = "l" + "r" * (len(head) - 1)
+    start = [r"\begin{table}\centering", rf"\caption{{{tex(title)}}}", rf"\begin{{tabular}}{{{columns}}}", r"\hline", line(head), r"\hline"]
+    return "\n".join([*start, *map(line, lines), r"\hline", r"\end{tabular}", r"\end{table}"])
+
+
+def as_csv(summary: Summary) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["setting", "system", "snr_db", "metric", "mean", "low", "high", "pictures"])
+    for where, system, snr, metric in sorted(summary, key=lambda k: (k[0], order(k[1]), k[3], k[2])):
+        writer.writerow([where, system, f"{snr:g}", metric, *(f"{v:.6g}" for v in summary[where, system, snr, metric])])
+    return file.getvalue()
+
+
+# HTML
+
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:1180px;margin:2em auto;padding:0 1em}
+h1{font-size:1.9em;margin-bottom:.2em}h2{margin-top:2em;border-bottom:2px solid #ddd}h3{margin-bottom:.3em}
+table{border-collapse:collapse;font-size:14px;margin:.5em 0 1.5em}th,td{padding:.25em .7em;text-align:right;border-bottom:1px solid #e5e5e5}
+th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #888}tr:hover td{background:#f6f6f0}
+.sheet td{padding:3px;text-align:center;border:0}.sheet img{width:210px;display:block}.note{color:#666;font-size:14px}
+.plots{display:flex;flex-wrap:wrap;gap:1em}details{margin:1em 0}pre{font-size:13px;white-space:pre-wrap}"""
+
+
+def as_html(rows: list[dict], summary: Summary, out: Path) -> str:
+    text = html.escape
+    parts = ["<h1>One honest bench</h1>", f"<p class=note>{text(overview(rows))}</p>"]
+    for where in sorted({setting(row) for row in rows}):
+        here = [row for row in rows if setting(row) == where]
+        systems = sorted({row["system"] for row in here}, key=order)
+        parts += [f"<h2>{text(where)}</h2>", uses_line(here), "<div class=plots>"]
+        for metric in METRICS:
+            series = {s: sorted((k[2], *v[:3]) for k, v in summary.items() if k[:2] == (where, s) and k[3] == metric) for s in systems}
+            if any(series.values()):
+                parts.append(plot({s: points for s, points in series.items() if points}, metric))
+        parts += ["</div>", legend_note(), sheet(here, systems, out)]
+        for title, head, lines in tables({key: value for key, value in summary.items() if key[0] == where}):
+            parts += [f"<h3>{text(title.removesuffix(where).rstrip('. '))}</h3>", table(head, lines)]
+    parts += ["<h2>Systems</h2>", table(["system", "what it is", "version"], about(rows))]
+    parts += ["<h2>Is the channel what it says?</h2>", table(["channel", "Es/N0 asked, dB", "measured, dB", "symbols"], measured(rows))]
+    missing = sorted({f"{ALL[m][0]}: {why}" for row in rows for m, why in row["missing"].items()})
+    if missing:
+        parts.append("<p class=note>Not measured. " + text("; ".join(missing)) + "</p>")
+    kept = "\n".join(sorted({json.dumps(row["versions"]) for row in rows}))
+    parts.append(f"<details><summary>Versions</summary><pre>{text(kept)}</pre></details>")
+    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>semcast bench</title><style>{STYLE}</style></head>'
+    return f"{head}<body>{''.join(parts)}</body></html>\n"
+
+
+def overview(rows: list[dict]) -> str:
+    pictures, draws = len({row["image_sha256"] for row in rows}), len({row["draw"] for row in rows})
+    systems = len({row["system"] for row in rows})
+    return (
+        f"{len(rows)} transmissions: {systems} systems, {pictures} pictures, {draws} draws of the channel. Every system gets the same "
+        "channel uses at the same power; sender and receiver are separate processes that share only the symbols and the side "
+        "information counted below. Lost pictures are shown as their mean colour and stay in the averages. Intervals: 95 %, "
+        "bootstrap over pictures. PROTOCOL.md says the rest."
+    )
+
+
+def uses_line(rows: list[dict]) -> str:
+    uses = sorted({row["uses"] for row in rows})
+    ratios = [row["uses"] / (3 * row["height"] * row["width"]) for row in rows]
+    span = f"{uses[0]}" if len(uses) == 1 else f"{uses[0]} to {uses[-1]}"
+    return f"<p>{span} complex channel uses a picture, 1/{1 / max(ratios):.0f} of its numbers.</p>"
+
+
+def legend_note() -> str:
+    return (
+        "<p class=note>Solid: can be built. Dashed and dash-dotted: ideal codes that reach Shannon's capacity or the finite-length bound. "
+        "Dotted: one fixed scheme.</p>"
+    )
+
+
+def table(head: list[str], lines: list[list[str]]) -> str:
+    row = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+    return f"<table><thead>{row(head, 'th')}</thead><tbody>{''.join(row(line, 'td') for line in lines)}</tbody></table>"
+
+
+def about(rows: list[dict]) -> list[list[str]]:
+    versions = {row["system"]: row["system_version"] for row in rows}
+    return [[name, SYSTEMS[name].about if name in SYSTEMS else "", versions[name]] for name in sorted(versions, key=order)]
+
+
+def measured(rows: list[dict]) -> list[list[str]]:
+    """Noise power summed over all rows, each with its share of the symbols."""
+    groups = defaultdict(list)
+    for row in rows:
+        if row["es_n0_db"] is not None:
+            groups[row["channel"], row["snr_db"]].append((row["payload_uses"], row["power"], row["es_n0_db"]))
+    lines = []
+    for (channel, snr_db), found in sorted(groups.items()):
+        signal = sum(k * power for k, power, _ in found)
+        noise = sum(k * power / 10 ** (db / 10) for k, power, db in found)
+        lines.append([channel, f"{snr_db:g}", f"{10 * math.log10(signal / noise):.3f}", str(sum(k for k, _, _ in found))])
+    return lines
+
+
+def sheet(rows: list[dict], systems: list[str], out: Path) -> str:
+    """What each system received of the pictures that were kept, at equal uses."""
+    parts = []
+    for sha256 in dict.fromkeys(row["image_sha256"] for row in rows):
+        here = {(row["system"], row["snr_db"]): row for row in rows if row["image_sha256"] == sha256 and row["draw"] == 0}
+        kept = {key: picture_path(out, row) for key, row in here.items()}
+        kept = {key: path for key, path in kept.items() if path.exists()}
+        snrs = sorted({snr for _, snr in kept})
+        if not kept:
+            continue
+        lines = []
+        for system in systems:
+            cells = []
+            for snr in snrs:
+                path = kept.get((system, snr))
+                lost = " lost" if path and here[system, snr]["lost"] else ""
+                name = html.escape(f"{system} at {snr:g} dB")
+                cells.append(f'<td><img alt="{name}" src="{data_uri(path)}">{lost}</td>' if path else "<td>-</td>")
+            lines.append(f"<tr><td>{html.escape(system)}</td>{''.join(cells)}</tr>")
+        head = "<th></th>" + "".join(f"<th>{snr:g} dB</th>" for snr in snrs)
+        parts.append(f"<h3>{html.escape(next(row['image'] for row in here.values()))}</h3>")
+        parts.append(f"<table class=sheet><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>")
+    return "".join(parts)
+
+
+def data_uri(path: Path) -> str:
+    with Image.open(path) as image:
+        picture = image.convert("RGB")
+    picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=85)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+# Plots
+
+
+def plot(series: dict[str, list[tuple[float, float, float, float]]], metric: str) -> str:
+    """An SVG: {system: [(snr_db, mean, low, high)]}. One colour a family, dashes by the kind of link."""
+    label, unit, digits, more = ALL[metric]
+    width, height, left, top, right, bottom = 560, 380, 58, 30, 150, 44
+    xs = [snr for points in series.values() for snr, *_ in points]
+    ys = [y for points in series.values() for _, *values in points for y in values]
+    x0, x1, y0, y1 = min(xs), max(xs), min(ys), max(ys)
+    x0, x1 = (x0, x1) if x1 > x0 else (x0 - 1, x1 + 1)
+    step = nice(max(y1 - y0, 10.0**-digits) / 5)
+    y0, y1 = math.floor(y0 / step) * step, math.ceil(y1 / step + 1e-9) * step
+    y1 = y1 if y1 > y0 else y0 + step
+    px = lambda x: left + (x - x0) / (x1 - x0) * (width - left - right)
+    py = lambda y: height - bottom - (y - y0) / (y1 - y0) * (height - top - bottom)
+    title = f"{label}{f', {unit}' if unit else ''} ({'more' if more else 'less'} is better)"
+    svg = [f'<svg viewBox="0 0 {width} {height}" width="{width}" font-family="sans-serif" font-size="12" role="img" aria-label="{title}">']
+    svg.append(f'<text x="{left}" y="18" font-size="14" font-weight="bold">{title}</text>')
+    for i in range(round((y1 - y0) / step) + 1):
+        y = y0 + i * step
+        svg.append(f'<line x1="{left}" x2="{width - right}" y1="{py(y):.1f}" y2="{py(y):.1f}" stroke="#e4e4e4"/>')
+        svg.append(f'<text x="{left - 6}" y="{py(y) + 4:.1f}" text-anchor="end">{y:.{max(0, -math.floor(math.log10(step)))}f}</text>')
+    for x in sorted(set(xs)):
+        svg.append(f'<text x="{px(x):.1f}" y="{height - bottom + 18}" text-anchor="middle">{x:g}</text>')
+    svg.append(f'<text x="{(left + width - right) / 2}" y="{height - 6}" text-anchor="middle">Es/N0, dB</text>')
+    families = list(dict.fromkeys(family(name) + name.partition("@")[2] for name in series))
+    for i, (name, points) in enumerate(series.items()):
+        colour = COLOURS[families.index(family(name) + name.partition("@")[2]) % len(COLOURS)]
+        dash = DASHES.get(name.split("@")[0].rpartition("-")[2], "none")
+        line = f'stroke="{colour}" stroke-width="{3 if family(name) == "semcast" else 1.7}" fill="none" stroke-dasharray="{dash}"'
+        svg.append(f'<polyline {line} points="{" ".join(f"{px(x):.1f},{py(mean):.1f}" for x, mean, *_ in points)}"/>')
+        for x, mean, low, high in points:
+            tip = f"{html.escape(name)}, {x:g} dB: {mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+            svg.append(f'<line x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{py(low):.1f}" y2="{py(high):.1f}" stroke="{colour}" opacity="0.5"/>')
+            svg.append(f'<circle cx="{px(x):.1f}" cy="{py(mean):.1f}" r="3" fill="{colour}"><title>{tip}</title></circle>')
+        y = top + 8 + i * min(16, (height - top - bottom) / len(series))
+        svg.append(f'<line {line} x1="{width - right + 10}" x2="{width - right + 36}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        svg.append(f'<text x="{width - right + 42}" y="{y + 4:.1f}" font-size="11">{html.escape(name)}</text>')
+    return "".join(svg) + "</svg>"
+
+
+def nice(step: float) -> float:
+    """The next larger of 1, 2, 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(power * m for m in (1, 2, 5, 10) if power * m >= step * (1 - 1e-9))

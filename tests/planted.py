@@ -1,0 +1,45 @@
+"""Systems that break the rules of the bench, one each; the harness must notice. `test_bench.py` runs them."""
+
+import numpy as np
+import torch
+
+from semcast.bench.systems import System
+
+KEPT = {}
+
+
+def symbols(uses: int) -> torch.Tensor:
+    return torch.polar(torch.ones(1, uses), torch.arange(uses)[None].float())
+
+
+def send(pixels, uses, snr_db):
+    mean = pixels.reshape(-1, 3).mean(axis=0).round().astype(int).tolist()
+    return symbols(uses), {
+        "height": (pixels.shape[0], 16),
+        "width": (pixels.shape[1], 16),
+        **dict(zip(("red", "green", "blue"), zip(mean, (8, 8, 8)))),
+    }
+
+
+def receive(received, side):
+    colour = [side[c][0] for c in ("red", "green", "blue")]
+    return np.tile(np.uint8(colour), (side["height"][0], side["width"][0], 1))
+
+
+def keep(pixels, uses, snr_db):
+    KEPT["picture"] = pixels
+    return send(pixels, uses, snr_db)
+
+
+FLAT = System("honest: nothing but the mean colour", send, receive)
+PEEK = System("keeps the picture in a variable", keep, lambda received, side: KEPT["picture"])
+LOUD = System("too much power", lambda *a: (1.01 * symbols(a[1]), send(*a)[1]), receive)
+GREEDY = System("one symbol more", lambda *a: (symbols(a[1] + 1), send(*a)[1]), receive)
+LIAR = System(
+    "the picture as side information of one bit",
+    lambda *a: (symbols(a[1]), {"picture": (int.from_bytes(a[0].tobytes()[:99], "big"), 1)}),
+    receive,
+)
+STUFFED = System("the picture as side information", lambda *a: (symbols(a[1]), {f"s{i}": (i, 16) for i in range(100)}), receive)
+FAT = System("more bits than the capacity", lambda *a: (bytes(10000), send(*a)[1]), receive, link="capacity")
+LOST = System("loses every picture", send, lambda received, side: None)

@@ -1,0 +1,271 @@
+"""The bench: the harness counts and measures right, cheats are caught, runs resume and repeat, codecs keep their budgets."""
+
+import csv
+import json
+import math
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import photo
+from PIL import Image
+
+from semcast.bench import codecs, measures
+from semcast.bench.ends import Ends
+from semcast.bench.harness import (
+    SNR_GRID_DB,
+    Pictures,
+    Setting,
+    SmokePictures,
+    bench,
+    count_uses,
+    draw_seed,
+    picture_sha256,
+    read_rows,
+    transmit,
+)
+from semcast.bench.report import interval, summarise
+from semcast.bench.systems import SYSTEMS, find_system, largest_factor
+from semcast.errors import InputError
+from semcast.images import to_tensor
+from semcast.transmitter import SIDE_BITS
+
+TESTS = Path(__file__).parent
+FACE = SmokePictures().read(0)  # uint8 [256, 256, 3]
+
+
+@pytest.fixture(autouse=True)
+def planted_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+
+
+@pytest.fixture(scope="module")
+def ends():
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(TESTS)
+    try:
+        with Ends() as ends:
+            yield ends
+    finally:
+        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two pictures of 96 x 128 pixels; semcast's uses are 72."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(2):
+        Image.fromarray(photo(96, 128, seed=i)).save(folder / f"{i}.png")
+    return Pictures([folder])
+
+
+def test_the_harness_measures_the_snr_it_was_asked_for():
+    x = torch.polar(torch.ones(1, 200_000), torch.rand(1, 200_000) * 2 * math.pi)
+    for channel in ("awgn", "rayleigh-fast"):
+        setting = Setting(channel=channel, options=(("snr_mismatch_db", 0.0),))
+        for snr_db in SNR_GRID_DB:
+            _, noise = transmit(find_system("downscale"), x, snr_db, 1, setting)
+            assert abs(noise["es_n0_db"] - snr_db) < 0.05
+            assert noise["channel_uses"] == 200_000
+    _, ofdm = transmit(find_system("downscale"), x[:, :1152], 10, 1, Setting(channel="tdl-a"))
+    assert ofdm["channel_uses"] == 1442  # pilots, cyclic prefix and empty places
+
+
+@pytest.mark.parametrize(
+    "name, error",
+    [
+        ("PEEK", r"the receiver of 'planted:PEEK' failed: KeyError: 'picture'"),
+        ("LOUD", r"sent with power 1.0201 instead of 1"),
+        ("GREEDY", r"used the channel 73 times; 72 are allowed"),
+        ("LIAR", r"picture = .* no whole number of 1 bits"),
+        ("STUFFED", r"1600 bits of side information; what is above 1024 has to be sent"),
+        ("FAT", r"payload of 80000 bits; 72 uses at 10 dB carry 249"),
+    ],
+)
+def test_who_breaks_the_rules_is_caught(ends, data, tmp_path, name, error):
+    with pytest.raises(InputError, match=error):
+        bench([f"planted:{name}"], data, [10.0], 1, tmp_path / "out", Setting(), ends=ends)
+    assert not read_rows(tmp_path / "out" / "rows.jsonl")
+
+
+def test_rows_are_counted_resumed_and_repeated(ends, data, tmp_path):
+    out, systems = tmp_path / "out", ["planted:FLAT", "downscale", "jpeg2000-ldpc"]
+    run = lambda draws, ends=ends: bench(systems, data, [10.0, 20.0], draws, out, Setting(lpips=tmp_path, uses="300"), ends=ends)
+    assert run(1) == (12, 12)
+    first = (out / "rows.jsonl").read_bytes()
+    assert run(1) == (12, 0) and (out / "rows.jsonl").read_bytes() == first
+    assert run(2) == (24, 12)
+    whole = (out / "rows.jsonl").read_bytes()
+    assert whole.startswith(first)
+    rows = read_rows(out / "rows.jsonl")
+    for row in rows:
+        assert (row["uses"], row["payload_uses"], row["channel_uses"]) == (300, 300, 300)
+        assert row["side_bits"] == sum(bits for _, bits in row["side"].values())
+        assert abs(row["power"] - 1) < (0.2 if row["system"] == "jpeg2000-ldpc" else 1e-3)
+        assert row["lpips"] is None and "lpips_alex" in row["missing"]["lpips"] and "semcast" in row["versions"]
+        assert row["seed"] == draw_seed(row["image_sha256"], row["draw"])
+    assert {row["side_bits"] for row in rows if row["system"] == "planted:FLAT"} == {56}
+    assert {row["side_bits"] for row in rows if row["system"] == "jpeg2000-ldpc"} == {16 + 16 + 3 * 8 + 16 + 2 + 5}
+    # An interrupt took a row in the middle and half of the last line: both come back the same, from fresh processes.
+    lines = whole.splitlines(keepends=True)
+    (out / "rows.jsonl").write_bytes(b"".join(lines[:5] + lines[6:-1]) + lines[-1][:40])
+    assert run(2, None) == (24, 2)
+    assert sorted((out / "rows.jsonl").read_bytes().splitlines()) == sorted(whole.splitlines())
+    rows[0]["system_version"] = "another"
+    (out / "rows.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    with pytest.raises(InputError, match="holds rows of another planted:FLAT"):
+        run(1)
+
+
+def test_lost_pictures_stay_in_the_average(ends, data, tmp_path):
+    systems = ["planted:LOST", "jpeg2000-ldpc", "jpeg2000-fixed"]
+    bench(systems, data, [-5.0], 1, tmp_path, Setting(), ends=ends)
+    rows = read_rows(tmp_path / "rows.jsonl")
+    assert len(rows) == 6 and all(row["lost"] for row in rows)
+    expected = []
+    for i in range(2):
+        pixels = data.read(i)
+        colour = np.tile(pixels.reshape(-1, 3).mean(axis=0).round(), (*pixels.shape[:2], 1))
+        expected.append(10 * math.log10(255**2 / np.square(colour - pixels).mean()))
+    assert [row["psnr_db"] for row in rows if row["system"] == "planted:LOST"] == pytest.approx(expected, abs=1e-3)
+    uses = {row["system"]: row["payload_uses"] for row in rows}  # nothing fits; or a block was sent and lost
+    assert (uses["jpeg2000-ldpc"], uses["jpeg2000-fixed"]) in ((0, 0), (0, 72))
+    where = {key[0] for key in summarise(rows)}.pop()
+    for system in systems:
+        assert summarise(rows)[where, system, -5.0, "psnr_db"][0] == pytest.approx(np.mean(expected), abs=1e-3)
+        assert summarise(rows)[where, system, -5.0, "lost"] == (100.0, 100.0, 100.0, 2)
+
+
+def test_semcast_in_the_bench_is_the_link(ends, tiny_model, tmp_path):
+    from semcast import Link, Received, load_model
+
+    pixels, name = photo(96, 128), f"semcast-2steps@{tiny_model}"
+    x, side = ends.send(name, pixels, 72, 10.0)
+    received = Received(x + 0.1, torch.ones(1, 1, dtype=torch.complex64), torch.full((1, 1), 0.1))
+    image = ends.receive(name, received, side)
+    torch.set_num_threads(1)
+    link = Link(load_model(tiny_model))
+    sent, header = link.send(to_tensor(pixels), seed=side["seed"][0])
+    assert torch.equal(sent, x) and sum(bits for _, bits in side.values()) == SIDE_BITS
+    assert np.array_equal((link.receive(received, header, 2)[0].permute(1, 2, 0) * 255).round().byte().numpy(), image)
+
+
+@pytest.mark.parametrize("name", codecs.CODECS)
+def test_codecs_never_exceed_their_budget_and_spend_it(name):
+    picture, errors = FACE[:160, 48:208], []
+    assert codecs.fit(name, picture, 10) is None
+    for budget in (120, 500):
+        payload, scale = codecs.fit(name, picture, budget)
+        assert 0.6 * budget < len(payload) <= budget
+        seen = codecs.show(name, payload, scale, 160, 160)
+        errors.append(np.square(seen.astype(float) - picture).mean())
+    assert errors[1] < 0.5 * errors[0] and errors[1] < 400  # 22 dB
+
+
+@pytest.mark.parametrize("name", ["hevc", "vvc", "avif"])
+def test_headers_that_are_not_sent_are_the_same_for_every_picture(name):
+    picture = Image.fromarray(FACE[:64, :128])
+    for step in (0, 10, 25):
+        data = codecs._ffmpeg_encode(name, picture, step)
+        head, payload = codecs.SPLIT[name](data)
+        assert head == codecs.constant(name, 64, 128)
+        assert len(head) + len(payload) <= len(data)
+
+
+def test_odd_sizes_come_back():
+    for name in codecs.CODECS:
+        payload, scale = codecs.fit(name, FACE[:101, :77], 120)
+        assert codecs.show(name, payload, scale, 101, 77).shape == (101, 77, 3)
+
+
+def test_uses():
+    assert count_uses("same", 512, 512) == count_uses("1152", 512, 512) == count_uses("1/683", 512, 512) == 1152
+    assert 4608 <= count_uses("1/683", 1024, 1024) <= 4612
+    assert largest_factor(512, 512, 1152, 0.75) == 0.75
+    for rule in ("1/0", "x", "0", "0.1", "1/9999999"):
+        with pytest.raises(InputError, match="--uses"):
+            count_uses(rule, 512, 512)
+    with pytest.raises(InputError, match="too few for semcast"):
+        largest_factor(512, 512, 100, 0.75)
+
+
+def test_dists_is_torchmetrics(monkeypatch):
+    import torchmetrics.functional.image.dists as theirs
+    from torchvision.models import vgg16
+
+    torch.manual_seed(0)
+    network = vgg16(weights=None).eval()
+    monkeypatch.setattr(theirs, "vgg16", lambda weights: network)
+    expected = theirs.DISTSNetwork()
+    ours = measures.DISTS(vgg16(weights=None).features[:30], expected.alpha.data, expected.beta.data)
+    ours.features.load_state_dict({k: v for k, v in network.features.state_dict().items() if int(k.split(".")[0]) < 30})
+    a, b = to_tensor(FACE[:96, :64]), to_tensor(FACE[100:196, 60:124])
+    with torch.inference_mode():
+        assert ours.distance(ours.maps(a), ours.maps(b)) == pytest.approx(expected(a, b).item(), abs=1e-5)
+        assert abs(ours.distance(ours.maps(a), ours.maps(a))) < 1e-5
+
+
+def test_colour_error_is_ciede2000():
+    from skimage.color import deltaE_ciede2000, rgb2lab
+
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 40, 40, 3))
+    a[0], b[0, :20] = 0.5, 0.5  # greys have no hue
+    assert np.allclose(measures.lab(a), rgb2lab(a), atol=1e-3)
+    assert np.allclose(measures.ciede2000(measures.lab(a), measures.lab(b)), deltaE_ciede2000(rgb2lab(a), rgb2lab(b)), atol=1e-3)
+    flat = torch.full((1, 3, 40, 40), 0.5)
+    assert measures.delta_e(flat, flat + 0.02 * torch.tensor([1.0, -1.0]).repeat(20)) < 1e-6  # detail that keeps the colour
+
+
+def test_interval_covers_the_mean():
+    low, high = interval(np.arange(24.0))
+    assert low < 11.5 < high and high - low == pytest.approx(2 * 1.96 * np.arange(24).std() / 24**0.5, rel=0.1)
+
+
+def test_smoke_and_report_by_the_command_line(cli, tmp_path):
+    out = tmp_path / "out"
+    command = ["bench", "--smoke", "--out", out, "--systems", "semcast-1step", "downscale", "avif-capacity", "--workers", "2"]
+    code, text, error = cli(*command)
+    assert code == 0, error
+    assert json.loads(text) == {"out": str(out / "rows.jsonl"), "rows": 12, "new": 12}
+    before = (out / "rows.jsonl").read_bytes()
+    assert json.loads(cli(*command)[1])["new"] == 0 and (out / "rows.jsonl").read_bytes() == before
+
+    assert cli("bench", "report", out)[1].strip() == str(out / "report.html")
+    page = (out / "report.html").read_text()
+    assert not re.search(r"(src|href)\s*=\s*(?![\"']data:)|@import|url\(", page)
+    assert page.count("<svg") >= 4 and page.count("data:image/webp;base64,") == 6  # 3 systems, 2 pictures, one headline SNR
+    table = (out / "tables.md").read_text()
+    rows = list(csv.DictReader((out / "summary.csv").open()))
+    mean = next(r for r in rows if (r["system"], r["snr_db"], r["metric"]) == ("downscale", "10", "psnr_db"))
+    assert f"{float(mean['mean']):.2f} ±" in table and mean["pictures"] == "2"
+    measured = [r["psnr_db"] for r in read_rows(out / "rows.jsonl") if (r["system"], r["snr_db"]) == ("downscale", 10.0)]
+    assert float(mean["mean"]) == pytest.approx(np.mean(measured), rel=1e-5)
+    assert (out / "tables.tex").read_text().count(r"\begin{tabular}") == len(re.findall(r"^\| system", table, re.M)) >= 6
+
+
+def test_list_and_mistakes(cli, tmp_path, data):
+    listed = cli("bench", "--list")[1]
+    assert [line.split()[0] for line in listed.splitlines()] == list(SYSTEMS)
+    assert {"semcast", "jpeg2000", "hevc", "vvc", "avif", "downscale"} <= {name.split("-")[0] for name in SYSTEMS}
+    folder = tmp_path / "photos"
+    for argv, error in (
+        (["--out", tmp_path], "--systems is missing"),
+        (["--systems", "webp", "--data", folder, "--out", tmp_path], "no system is called 'webp'"),
+        (["--systems", "vvc-finite", "--data", folder, "--out", tmp_path, "--channel", "rayleigh"], "a bound for awgn"),
+        (["--systems", "downscale", "--data", folder, "--out", tmp_path, "--size", "512"], "--size 512 cannot be cut out"),
+        (["--systems", "planted:KEPT", "--data", folder, "--out", tmp_path], "is a dict, not"),
+        (["--systems", "downscale", "downscale", "--data", folder, "--out", tmp_path], "named twice"),
+        (["report", tmp_path / "none"], "holds no rows"),
+    ):
+        code, _, message = cli("bench", *argv)
+        assert code == 2 and error in message and message.count("\n") == 1, message
+
+
+def test_pictures_are_named_by_their_pixels():
+    assert picture_sha256(np.zeros((2, 3, 3), np.uint8)) != picture_sha256(np.zeros((3, 2, 3), np.uint8))
