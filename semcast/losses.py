@@ -13,15 +13,16 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from .cascade.diffusion import add_noise, draw_noise, log_snr, sample
+from .cascade.encoder import LATENT_CHANNELS, STRIDE
 from .cascade.model import Cascade
 from .channel import Received, awgn
 from .data import step_generator
 from .lpips import LPIPS
 from .receiver import condition
-from .cascade.encoder import LATENT_CHANNELS, STRIDE
 from .transmitter import encode, encoder_sides, modulate
 
 MARGIN = 4  # latent pixels decoded around a window and thrown away with a random offset, against grid artefacts
+FAINT = 0.005  # amplitude below which no one sees a pattern
 BUCKETS, BUCKET_DECAY = 300, 0.99  # of the adaptive weight
 
 
@@ -244,9 +245,30 @@ def pixel_losses(cascade: Cascade, latent: Tensor, images: Tensor, step: Step, c
     v, w = step.integer(4 * MARGIN + 1), step.integer(4 * MARGIN + 1)
     decoded = decoded[..., v : v + config.window, w : w + config.window]
     truth = images[..., 4 * top + v : 4 * top + v + config.window, 4 * left + w : 4 * left + w + config.window]
+    losses = {"pixel": F.l1_loss(decoded, truth)}
+    if config.spectrum_weight:
+        losses["spectrum"] = spectrum_loss(decoded, truth)
+    size = round(config.window * (0.65 + step.integer(8) / 10))  # at one size a weave can please VGG; not at all sizes
+    decoded, truth = (F.interpolate(t, size=(size, size), mode="bilinear", antialias=True) for t in (decoded, truth))
     with torch.no_grad():
         maps = lpips.maps(truth)
-    return {"pixel": F.l1_loss(decoded, truth), "lpips": lpips.distance(lpips.maps(decoded), maps).mean()}
+    return losses | {"lpips": lpips.distance(lpips.maps(decoded), maps).mean()}
+
+
+def spectrum_loss(decoded: Tensor, truth: Tensor) -> Tensor:
+    """Power at any frequency beyond what the true pictures of the batch have there: a weave is a few sharp peaks.
+
+    Sum over the plane of frequencies of max(0, ln(P / P_true) - 1/2)^2, by the square root of their number.
+    """
+    hann = torch.hann_window(decoded.shape[-1], periodic=False, device=decoded.device)
+    hann = hann[:, None] * hann
+
+    def power(x: Tensor) -> Tensor:
+        x = (x - x.mean(dim=(-2, -1), keepdim=True)) * hann
+        return torch.fft.rfft2(x).abs().square().mean(dim=(0, 1)) / hann.square().sum() + FAINT**2
+
+    excess = (power(decoded) / power(truth)).log() - 0.5
+    return excess.relu().square().sum() / excess.numel() ** 0.5
 
 
 PHASES = {  # name: loss, networks that learn

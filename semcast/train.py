@@ -7,10 +7,10 @@
     fewstep       Stage B on its own samples: the sampler walks to a random step, that step is trained
     denoise       Stage B on noisy conditions by the squared error of epsilon: the paper's fine-tuning
 
-What a step sees depends on (seed, step) alone: an interrupted run that resumes makes the same losses as one that was
-never interrupted (on a CPU; some of torch's GPU kernels are not deterministic), and so do several processes that share the
-batch of the phase `denoise` (the others have terms over a whole share, such as batch statistics). A run folder holds config.json, log.jsonl,
-samples/, last/ (to resume) and model/ (to use).
+What a step sees depends on (seed, step) alone: on a CPU an interrupted run that resumes makes the same losses as one
+that was never interrupted (some of torch's GPU kernels are not deterministic), and so do several processes that share
+the batch of the phase `denoise` (the others have terms over a whole share, such as batch statistics). A run folder holds
+config.json, log.jsonl, samples/, last/ (to resume) and model/ (to use).
 """
 
 import json
@@ -80,6 +80,7 @@ class TrainConfig:
     latent_weight: float = 1.0  # L1 between latents, summed over five scales
     pixel_weight: float = 1.0  # L1 between decoded windows
     lpips_weight: float = 1.0  # LPIPS-VGG between decoded windows
+    spectrum_weight: float = 0.0  # power of decoded windows at frequencies where the true ones have less
     window: int = 128  # pixels of the decoded window; 0: no decoding
     thumbnail_weight: float = 0.0  # pixel_weight L1 + LPIPS-VGG of the whole picture at a quarter of its side
     latent_noise: float = 0.1  # autoencoder: noise on the latent, by its deviation
@@ -306,7 +307,7 @@ def train(
 
 def weights(config: TrainConfig) -> dict[str, float]:
     """Of the terms of a loss; the other terms are only logged."""
-    terms = ("latent", "pixel", "lpips", "thumbnail")
+    terms = ("latent", "pixel", "lpips", "thumbnail", "spectrum")
     return {"epsilon": 1.0, "code": 1.0} | {term: getattr(config, f"{term}_weight") for term in terms}
 
 

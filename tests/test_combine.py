@@ -132,3 +132,13 @@ def test_a_sent_frame_beside_receptions_leaves_no_noise(tmp_path):
         write_frame(tmp_path / f"{name}.sem", HEADERS["sent"], signal)
     header, combined = read_frames([tmp_path / "y.sem", tmp_path / "x.sem"])
     assert torch.equal(combined.y, sent()) and not combined.noise_var.any() and header == read_frame(tmp_path / "x.sem")[0]
+
+
+def test_receptions_with_the_same_noise_are_refused_and_others_are_not():
+    x = torch.randn(1, 600, dtype=torch.complex64, generator=torch.Generator().manual_seed(9))
+    noisy = lambda snr_db, seed: find_channel("awgn")(x, snr_db, [torch.Generator().manual_seed(seed)])
+    for other in (9.9, 9.0, 8.0):
+        with pytest.raises(InputError, match="carry the same noise, so they add nothing; simulate with another --seed"):
+            combine([noisy(10.0, 1), noisy(other, 1)])
+    for other in (10.0, 0.0, -10.0):
+        combine([noisy(10.0, 1), noisy(other, 2)])

@@ -29,8 +29,9 @@ def blocks(language: str) -> list[str]:
 def folder(tmp_path, monkeypatch):
     """A working folder with what the README's commands name."""
     Image.fromarray(photo(96, 128)).save(tmp_path / "photo.jpg")
-    (tmp_path / "photos").mkdir()
-    Image.fromarray(photo(96, 128)).save(tmp_path / "photos" / "a.png")
+    for name in ("photos", "street"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(photo(96, 128)).save(tmp_path / name / "a.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -44,7 +45,7 @@ def test_readme_commands_run(folder):
             build_parser().parse_args(argv)
             continue
         if argv[0] == "train":  # the same command, small enough for a test, with LPIPS weights of our own making
-            (folder / "weights").mkdir()
+            (folder / "weights").mkdir(exist_ok=True)
             torch.manual_seed(0)
             state = {k: v.abs() if k.startswith("lin") else v for k, v in LPIPS("vgg").state_dict().items()}
             save_file(state, folder / "weights" / "lpips_vgg.safetensors")
@@ -52,7 +53,7 @@ def test_readme_commands_run(folder):
         assert main(argv) == 0, command
     assert Image.open("received.png").size == (128, 96)
     assert Image.open("out/photo.png").size == (128, 96)
-    assert (folder / "runs" / "a" / "model" / "config.json").exists()
+    assert all((folder / "runs" / run / "model" / "config.json").exists() for run in "ab")
 
 
 def test_readme_python_runs(folder, capsys):

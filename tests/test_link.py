@@ -15,6 +15,7 @@ from semcast import Link, load_model, read_image
 from semcast.cascade.checkpoint import save_model
 from semcast.channel import Received, awgn
 from semcast.images import to_pixels, to_tensor
+from semcast.link import stream
 from semcast.models import compile_networks
 from semcast.receiver import condition, receive
 from semcast.transmitter import HEADER_BITS, SIDE_BITS, Header, demodulate, modulate

@@ -353,3 +353,13 @@ def test_the_encoder_learns_the_linear_code(tmp_path, photos):
     train(tiny_cascade(), photos, config("code", steps=40, batch=8, lr=1e-2, window=0, save_every=40), tmp_path, progress=False)
     found = [row["code"] for row in log(tmp_path)]
     assert sum(found[-5:]) < 0.8 * sum(found[:5])
+
+
+def test_the_spectrum_loss_sees_a_weave_and_no_blur(photos):
+    truth = torch.cat([photos.crops(96, 8, seeded(i)) for i in range(2)])
+    y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
+    weave = 0.05 * torch.cos(2 * math.pi * (x + y) / 8)
+    assert losses.spectrum_loss(truth, truth) == 0
+    assert losses.spectrum_loss(truth + weave, truth) > 0.1
+    blurred = F.interpolate(F.avg_pool2d(truth, 4), size=96, mode="bilinear")
+    assert losses.spectrum_loss(blurred, truth) < 0.02
