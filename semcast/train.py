@@ -146,7 +146,9 @@ PRESETS = {  # what won so far; LOG.md tells what each setting was measured agai
     "code": TrainConfig(phase="code", steps=600, lr=2e-3, batch=16, window=0, warmup=20, lr_end=0.05, batch_norm_until=0.5, ema=0.98),
     "joint": JOINT,
     "decode": replace(JOINT, phase="decode"),
-    "fewstep": TrainConfig(phase="fewstep", steps=600, lr=6e-4, window=96, pixel_weight=3.0, thumbnail_weight=0.5, latent_weight=0.3),
+    "fewstep": TrainConfig(
+        phase="fewstep", steps=600, lr=6e-4, window=96, pixel_weight=3.0, thumbnail_weight=0.5, latent_weight=0.3, spectrum_weight=0.1
+    ),
     "scsic-512": SCSIC,
     "scsic-1024": replace(SCSIC, crop=1024),
 }
