@@ -2,7 +2,7 @@
 
 x [1, k] -> code [16, hz, wz] -> KLT over the 16 channels -> DCT over hz x wz -> quantised -> entropy-coded -> bytes
 Both ends compute the KLT from the encoder's codes of the bundled photo, so it costs nothing. Gaussian rate at
--8 dB error, 12 Kodak photos, a `small` whose codes fill 5 of 16 dimensions: 367 bytes as it is, 140 after KLT and DCT.
+-8 dB error, 12 Kodak photos, an earlier `small` whose codes filled 5 of 16 dimensions: 367 bytes as it is, 140 after KLT and DCT.
 The range coder is constriction's (`semcast[phy]`). Layout of a packet: PROTOCOL.md.
 """
 
