@@ -202,6 +202,15 @@ def test_stage_b_in_chunks_equals_stage_b_at_once(monkeypatch, chunk):
         assert (cascade.stage_b(x, r, code, noise=noise) - whole).abs().max() < 1e-5 * whole.abs().max()
 
 
+@pytest.mark.parametrize("cache", [1, 1000])
+def test_stage_a_in_parts_that_fit_the_cache_equals_stage_a_at_once(monkeypatch, cache):
+    stage_a, latent = tiny_cascade().stage_a, torch.randn(2, 4, 9, 10)
+    whole = stage_a.decode(latent).detach()  # with a gradient: at once
+    monkeypatch.setattr("semcast.cascade.stage_a.CACHE", cache)
+    with torch.no_grad():
+        assert (stage_a.decode(latent) - whole).abs().max() < 1e-5 < whole.std()
+
+
 @pytest.mark.parametrize("size", [(40, 33), (16, 50)])
 def test_stage_a_in_tiles_has_no_seams(monkeypatch, size):
     stage_a = tiny_cascade().stage_a

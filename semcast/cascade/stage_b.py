@@ -277,8 +277,8 @@ class GlobalResponseNorm(nn.Module):
         return self.respond(x, self.square_sum(x))
 
     def square_sum(self, x: Tensor) -> Tensor:
-        """[B, 1, 1, C] float32. Eight times faster on a CPU than vector_norm, which walks each channel alone."""
-        return x.square().sum(dim=(1, 2), keepdim=True).float()  # summed in float32 in any case; asked for it, torch copies x first
+        """[B, 1, 1, C] float32. On a CPU vector_norm, which walks each channel alone, is eight times slower; x.square() twice."""
+        return (x * x).sum(dim=(1, 2), keepdim=True).float()  # summed in float32 in any case; asked for it, torch copies x first
 
     def respond(self, x: Tensor, square_sum: Tensor) -> Tensor:
         norm = square_sum.clamp_min(1e-20).sqrt()  # the floor keeps the gradient finite
