@@ -104,6 +104,8 @@ def check_sides(height: int, width: int) -> None:
 def pad(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Repeat the last row and column until [B, 3, H, W] has `size`."""
     height, width = image.shape[-2:]
+    if (height, width) == size:
+        return image  # a large picture need not be copied
     return F.pad(image, (0, size[1] - width, 0, size[0] - height), mode="replicate")
 
 

@@ -59,4 +59,4 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         mean, std = (image.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-        return self.mapper(self.backbone((image - mean) / std))
+        return self.mapper(self.backbone((image - mean).div_(std)))  # in place: large pictures
