@@ -19,7 +19,8 @@ import torch
 from tqdm import tqdm
 
 from semcast.baselines import downscale_and_send
-from semcast.cascade.checkpoint import write_text
+from semcast.cascade.checkpoint import NETWORKS, fingerprint, write_text
+from semcast.cascade.model import Cascade
 from semcast.channel import awgn
 from semcast.data import Photos
 from semcast.images import to_tensor
@@ -111,6 +112,21 @@ def one_row_a_line(record: dict) -> str:
     head = json.dumps({k: v for k, v in record.items() if k != "rows"}, indent=1, allow_nan=False)
     rows = ",\n".join("  " + json.dumps(rounded(row), allow_nan=False) for row in record["rows"])
     return head.removesuffix("\n}") + ',\n "rows": [\n' + rows + "\n ]\n}\n"
+
+
+def rows_so_far(path: Path, head: dict) -> list[dict]:
+    """Rows of an interrupted run that was the same in all that `head`, the record without rows, says; else none."""
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        return []
+    rows = record.pop("rows")
+    return rows if record == head else []
+
+
+def networks(cascade: Cascade) -> dict[str, str]:
+    """What tells these weights from others of the same name."""
+    return {name: fingerprint(getattr(cascade, name))[:8] for name in NETWORKS}
 
 
 def rounded(row: dict) -> dict:

@@ -1,8 +1,11 @@
-"""One model on all channels: LPIPS under fading, multipath and erasures, with and without the noise map, and combining.
+"""One model on all channels: LPIPS under fading, multipath, erasures and a wrong SNR, and what knowing the noise is worth.
 
     python benchmarks/robust.py DATA --crop 512 --draws 10 --out benchmarks/results/robust.json
 
-Rows are (condition, picture, draw); draw d of a picture uses seed d in every condition.
+Three receivers. "map" knows the noise of every symbol: MMSE weights, and the noise map of Stage B. "no map": MMSE weights and
+the mean noise, which is what Stage B was told before there were maps. "one variance": see `one_variance`.
+Rows are (condition, picture, draw); draw d of a picture uses seed d for channel and receiver in every condition. An interrupted
+run goes on when its command is given again.
 """
 
 import argparse
@@ -10,13 +13,15 @@ import copy
 import json
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from quality import centre_crop, git, one_row_a_line, shown
+from quality import centre_crop, git, networks, one_row_a_line, rows_so_far, shown
 from tqdm import tqdm
 
 from semcast.cascade.checkpoint import write_text
+from semcast.channel import Received
 from semcast.combining import combine
 from semcast.data import Photos
 from semcast.images import to_tensor
@@ -25,16 +30,20 @@ from semcast.lpips import load_lpips
 from semcast.metrics import measure, reference_maps
 from semcast.models import load_model
 
-CONDITIONS = {  # name: channel, options, SNR in dB, receptions combined, whether the noise map is used
-    "awgn 10 dB": ("awgn", {}, 10, 1, True),
-    "rayleigh 10 dB": ("rayleigh", {}, 10, 1, True),
-    "tdl-c, LS, 10 dB": ("tdl-c", {"estimation": "ls"}, 10, 1, True),
-    "tdl-c, LS, 10 dB, no map": ("tdl-c", {"estimation": "ls"}, 10, 1, False),
-    "20 % erased, 10 dB": ("erasure", {"rate": 0.2}, 10, 1, True),
-    "20 % erased, 10 dB, no map": ("erasure", {"rate": 0.2}, 10, 1, False),
-    "awgn 1 dB": ("awgn", {}, 1, 1, True),
-    "awgn 1 dB, two receptions": ("awgn", {}, 1, 2, True),
-    "awgn 4 dB": ("awgn", {}, 4, 1, True),
+CONDITIONS = {  # name: channel, options, SNR in dB, receptions combined, receiver
+    "awgn 10 dB": ("awgn", {}, 10, 1, "map"),
+    "awgn 10 dB, told 16 dB": ("awgn", {"snr_mismatch_db": 6}, 10, 1, "map"),
+    "awgn 10 dB, told 4 dB": ("awgn", {"snr_mismatch_db": -6}, 10, 1, "map"),
+    "rayleigh 10 dB": ("rayleigh", {}, 10, 1, "map"),
+    "tdl-c, LS, 10 dB": ("tdl-c", {"estimation": "ls"}, 10, 1, "map"),
+    "tdl-c, LS, 10 dB, no map": ("tdl-c", {"estimation": "ls"}, 10, 1, "no map"),
+    "tdl-c, LS, 10 dB, one variance": ("tdl-c", {"estimation": "ls"}, 10, 1, "one variance"),
+    "20 % erased, 10 dB": ("erasure", {"rate": 0.2}, 10, 1, "map"),
+    "20 % erased, 10 dB, no map": ("erasure", {"rate": 0.2}, 10, 1, "no map"),
+    "20 % erased, 10 dB, one variance": ("erasure", {"rate": 0.2}, 10, 1, "one variance"),
+    "awgn 1 dB": ("awgn", {}, 1, 1, "map"),
+    "awgn 1 dB, two receptions": ("awgn", {}, 1, 2, "map"),
+    "awgn 4 dB": ("awgn", {}, 4, 1, "map"),
 }
 
 
@@ -53,31 +62,55 @@ def main() -> None:
     if cascade.config.stage_b.noise_map:
         blind.stage_b.noise_mapper.weight.data.zero_()  # it is told the mean noise, as before there were maps
     lpips = {"alex": load_lpips("alex", args.lpips)}
-    photos, rows = Photos(args.data), []
+    head = {
+        "schema": 1,
+        "command": "python benchmarks/robust.py " + " ".join(shown(a) for a in sys.argv[1:]),
+        "model": cascade.config.name,
+        "networks": networks(cascade),
+        "commit": git("rev-parse", "HEAD"),
+        "torch": torch.__version__,
+    }
+    photos, rows = Photos(args.data), rows_so_far(args.out, head)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     for index in tqdm(range(min(len(photos), args.limit or len(photos))), unit="picture"):
+        picture = photos.items[index][0]
+        if any(row["image"] == picture for row in rows):
+            continue
         image = centre_crop(to_tensor(photos.read(index)), args.crop)
         maps = reference_maps(image, lpips)
-        for name, (channel, options, snr_db, copies, use_map) in CONDITIONS.items():
-            link = Link(cascade if use_map else blind, channel, **options)
+        for name, (channel, options, snr_db, copies, receiver) in CONDITIONS.items():
+            link = Link(blind if receiver == "no map" else cascade, channel, **options)
             x, header = link.send(image)
             for draw in range(args.draws):
                 receptions = [link.transmit(x, snr_db, draw + 1000 * i) for i in range(copies)]
                 received = combine(receptions) if copies > 1 else receptions[0]
-                quality = measure(image, link.receive(received, header), lpips, maps)
-                rows.append({"condition": name, "image": photos.items[index][0], "draw": draw, **quality})
-    record = {
-        "schema": 1,
-        "command": "python benchmarks/robust.py " + " ".join(shown(a) for a in sys.argv[1:]),
-        "model": cascade.config.name,
-        "commit": git("rev-parse", "HEAD"),
-        "torch": torch.__version__,
-        "rows": rows,
-    }
-    write_text(args.out, one_row_a_line(record))
+                if receiver == "one variance":
+                    received = one_variance(received)
+                quality = measure(image, link.receive(received, replace(header, seed=draw)), lpips, maps)
+                rows.append({"condition": name, "image": picture, "draw": draw, **quality})
+        write_text(args.out, one_row_a_line({**head, "rows": rows}))
     values = defaultdict(list)
     for row in rows:
         values[row["condition"]].append(row["lpips"])
     print(json.dumps({name: round(sum(v) / len(v), 4) for name, v in values.items()}, indent=1))
+
+
+def one_variance(received: Received) -> Received:
+    """What a receiver is told that does not know where the noise is: y / h [B, K], h = 1 and one noise_var [B, 1].
+
+    A modem that hands over equalised symbols and one SNR for all of them. Its noise_var is the mean noise after equalising
+    over the symbols that arrived, which makes 1 / (1 + noise_var) the best single MMSE weight: for y = x + e, E[conj(x) y] /
+    E|y|^2 is just that, and zeros for lost symbols leave the ratio as it is. So:
+    OFDM with LS: y is equalised, h = 1 already. In a deep fade a few symbols have hundreds of times the noise; the mean is
+        mostly theirs, and they stay as large as division by a small h made them.
+    Erasures: a lost symbol is a zero like any other number, believed to have the noise of those that arrived (the channel's).
+    """
+    y, h, noise_var = received
+    power = h.abs().square().clamp_min(1e-12)
+    noise = (noise_var / power).expand(y.shape)
+    arrived = noise.isfinite()
+    mean = noise.where(arrived, 0).sum(dim=1, keepdim=True) / arrived.sum(dim=1, keepdim=True)
+    return Received((h.conj() * y / power).where(arrived, 0), torch.ones_like(y[:, :1]), mean)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tables of README.md and MODEL_CARD.md, computed from benchmarks/results/*.json. Nothing is typed by hand.
+"""Tables of README.md, MODEL_CARD.md and docs/results.md, computed from benchmarks/results/*.json. Nothing is typed by hand.
 
 python benchmarks/tables.py            print them
 python benchmarks/tables.py --write    put them between the markers <!-- table NAME --> and <!-- end NAME -->
@@ -13,12 +13,31 @@ from statistics import mean, stdev
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = (ROOT / "README.md", ROOT / "semcast" / "weights" / "small" / "MODEL_CARD.md")
+PLOT = ROOT / "docs" / "crossing.png"
+DOCUMENTS = (ROOT / "README.md", ROOT / "semcast" / "weights" / "small" / "MODEL_CARD.md", ROOT / "docs" / "results.md")
 SYSTEMS = {
     "semcast": "semcast `small`",
     "ablation": "the same, trained without channel noise",
     "downscale": "downscale, send analog, enlarge",
 }
+RECEIVERS = {"": "noise of every symbol", ", no map": "MMSE weights only", ", one variance": "one variance for all"}
+CROSSING = {  # (system, error of the SNR in dB) of crossing.json
+    ("analog", 0): "analog",
+    ("digital", 0): "digital, mode adapted to the SNR",
+    ("digital-fixed", 0): "digital, mode for 10 dB",
+    ("analog", 6): "analog, told 6 dB too much",
+    ("digital", 6): "digital, told 6 dB too much",
+    ("analog", -6): "analog, told 6 dB too little",
+    ("digital", -6): "digital, told 6 dB too little",
+}
+RECEIVERS_TRAINED = {  # of ablation.json
+    "noisy": "trained with noise",
+    "clean": "trained without, told the noise when it receives (MMSE weights)",
+    "clean, not told": "trained without, not told",
+    "tuned, not told": "that one, fine-tuned by the paper's recipe, not told",
+}
+CELLS = (("lpips", "LPIPS-Alex", 3), ("psnr_db", "PSNR dB", 2))
+OUTAGE_SNR_DB = 10  # where crossing.py tries many errors
 
 
 def main() -> None:
@@ -34,8 +53,15 @@ def main() -> None:
 
 
 def tables() -> dict[str, str]:
-    makers = {"quality": quality, "predictability": predictability, "speed": speed, "robust": robust}
-    return {name: make() for name, make in makers.items()}
+    makers = [quality, predictability, speed, robust, knowledge, crossing, outage, ablation]
+    return {make.__name__: made(make) for make in makers}
+
+
+def made(make) -> str:
+    try:
+        return make()
+    except FileNotFoundError as missing:
+        return f"Not measured yet: `{Path(missing.filename).name}` is missing."
 
 
 def filled(text: str) -> str:
@@ -92,6 +118,109 @@ def robust() -> str:
     for name, rows in groups.items():
         lpips, psnr = (mean(row[key] for row in rows) for key in ("lpips", "psnr_db"))
         lines.append(f"| {name} | {lpips:.3f} | {lpips / reference:.3f} | {psnr:.2f} |")
+    return "\n".join(lines)
+
+
+def knowledge() -> str:
+    """What knowing where the noise is is worth: LPIPS-Alex (PSNR dB) of three receivers."""
+    record = json.loads((RESULTS / "robust.json").read_text())
+    groups = defaultdict(list)
+    for row in record["rows"]:
+        groups[row["condition"]].append(row)
+    lines = ["| channel | " + " | ".join(RECEIVERS.values()) + " |", "|---" * (len(RECEIVERS) + 1) + "|"]
+    for name in groups:
+        if name + ", no map" in groups:
+            cells = [groups.get(name + suffix) for suffix in RECEIVERS]
+            cells = [f"{average(rows, 'lpips', 3)} ({average(rows, 'psnr_db', 2)})" if rows else "-" for rows in cells]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def crossing_rows(record: dict) -> dict[tuple, list[dict]]:
+    """(system, snr_db, error_db) -> rows."""
+    groups = defaultdict(list)
+    for row in record["rows"]:
+        groups[row["system"], row["snr_db"], row["error_db"]].append(row)
+    return dict(groups)
+
+
+def crossing() -> str:
+    record = json.loads((RESULTS / "crossing.json").read_text())
+    groups = crossing_rows(record)
+    snrs = sorted({snr for system, snr, _ in groups if system == "analog"})
+    lines = ["| system | metric | " + " | ".join(f"{snr:g} dB" for snr in snrs) + " |", "|---|---|" + "---|" * len(snrs)]
+    for (system, error_db), label in CROSSING.items():
+        rows = [groups[system, snr, error_db] for snr in snrs]
+        lines += [f"| {label} | {metric} | " + " | ".join(average(r, key, digits) for r in rows) + " |" for key, metric, digits in CELLS]
+        if system != "analog":  # which cannot be lost
+            lines.append(f"| {label} | lost | " + " | ".join(share(r, "lost") for r in rows) + " |")
+    colour = groups["mean colour", None, 0]
+    score = f"LPIPS-Alex {average(colour, 'lpips', 3)}, PSNR {average(colour, 'psnr_db', 2)} dB"
+    lines += ["", f"The mean colour, which is what a lost picture is scored as: {score}. {verdict(groups)}"]
+    if PLOT.exists():
+        lines += ["", f"![LPIPS over SNR, and outage over the error of the SNR]({PLOT.name})"]
+    return "\n".join(lines)
+
+
+def share(rows: list[dict], key: str) -> str:
+    return f"{100 * mean(row[key] for row in rows):.0f} %"
+
+
+def verdict(groups: dict[tuple, list[dict]]) -> str:
+    """Where analog and adapted digital change places in LPIPS-Alex, in a sentence."""
+    snrs = sorted({snr for system, snr, _ in groups if system == "analog"})
+    analog, digital = ([mean(row["lpips"] for row in groups[system, snr, 0]) for snr in snrs] for system in ("analog", "digital"))
+    found = crossings(snrs, analog, digital)
+    if found:
+        first = "Analog" if analog[0] <= digital[0] else "Digital"
+        return f"{first} has the lower LPIPS-Alex up to {' dB; they change places again at '.join(f'{snr:.1f}' for snr in found)} dB."
+    better = "Analog" if sum(analog) <= sum(digital) else "Adapted digital"
+    return f"{better} has the lower LPIPS-Alex from {snrs[0]:g} to {snrs[-1]:g} dB: the curves do not cross."
+
+
+def crossings(x: list[float], a: list[float], b: list[float]) -> list[float]:
+    """Where a - b changes its sign, straight lines between the points."""
+    gaps, found = [u - v for u, v in zip(a, b)], []
+    for i in range(len(x) - 1):
+        if gaps[i] * gaps[i + 1] < 0:
+            found.append(x[i] + (x[i + 1] - x[i]) * gaps[i] / (gaps[i] - gaps[i + 1]))
+    return found
+
+
+def outage() -> str:
+    """At OUTAGE_SNR_DB, by the error of the SNR that both ends believe in."""
+    groups = crossing_rows(json.loads((RESULTS / "crossing.json").read_text()))
+    errors = sorted({error for system, snr, error in groups if (system, snr) == ("digital", OUTAGE_SNR_DB)})
+    lines = [
+        "| system | metric | " + " | ".join(f"{error:+g} dB" if error else "0 dB" for error in errors) + " |",
+        "|---" * (len(errors) + 2) + "|",
+    ]
+    for system in ("analog", "digital"):
+        rows = [groups[system, OUTAGE_SNR_DB, error] for error in errors]
+        lines.append(f"| {system} | outage | " + " | ".join(share(r, "outage") for r in rows) + " |")
+        lines.append(f"| {system} | LPIPS-Alex | " + " | ".join(average(r, "lpips", 3) for r in rows) + " |")
+    return "\n".join(lines)
+
+
+def ablation(rows: list[dict] | None = None) -> str:
+    """Of the rows given, else of ablation.json."""
+    groups = defaultdict(list)
+    for row in rows or json.loads((RESULTS / "ablation.json").read_text())["rows"]:
+        groups[row["receiver"], row["snr_db"]].append(row)
+    snrs = sorted({snr for _, snr in groups})
+    heads = [f"{snr:g} dB" if snr < 99 else "no noise" for snr in snrs]
+    lines = ["| receiver | metric | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(snrs)]
+    for receiver, label in RECEIVERS_TRAINED.items():
+        for key, metric, digits in CELLS:
+            lines.append(f"| {label} | {metric} | " + " | ".join(average(groups[receiver, snr], key, digits) for snr in snrs) + " |")
+    at = lambda receiver, snr: float(average(groups[receiver, snr], "lpips", 5))  # noqa: E731
+    lost = at("clean, not told", 5) - at("noisy", 5)
+    lines += [
+        "",
+        f"At 1 dB the receiver trained without noise is {at('clean, not told', 1) / at('noisy', 1) - 1:.0%} worse than the one trained "
+        f"with it, {at('clean', 1) / at('noisy', 1) - 1:.0%} if it is told the noise. Of the {lost:.3f} that it loses at 5 dB, fine-tuning "
+        f"brings {(at('clean, not told', 5) - at('tuned, not told', 5)) / lost:.0%} back.",
+    ]
     return "\n".join(lines)
 
 

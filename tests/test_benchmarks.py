@@ -1,0 +1,103 @@
+"""The scripts in benchmarks/ run, their rows are what they say, and the ignorant receiver is told one variance."""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from test_channel import gaussian, seeded
+
+import semcast
+from semcast.channel import find_channel
+from semcast.lpips import LPIPS
+from semcast.receiver import condition
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import crossing  # noqa: E402
+import robust  # noqa: E402
+import tables  # noqa: E402
+
+PHOTO = Path(semcast.__file__).with_name("assets") / "astronaut.jpg"
+
+
+@pytest.fixture
+def lpips(tmp_path) -> Path:
+    """A folder of LPIPS weights of our own making."""
+    torch.manual_seed(0)
+    save_file(
+        {k: v.abs() if k.startswith("lin") else v for k, v in LPIPS("alex").state_dict().items()}, tmp_path / "lpips_alex.safetensors"
+    )
+    return tmp_path
+
+
+def test_crossing_runs(tiny_model, lpips, tmp_path, monkeypatch, capsys):
+    out, png = tmp_path / "crossing.json", tmp_path / "crossing.png"
+    argv = ["crossing.py", PHOTO, "--snr", -5, 10, "--limit", 1, "--draws", 1, "--crop", 128, "--model", tiny_model, "--lpips", lpips]
+    monkeypatch.setattr(sys, "argv", [str(a) for a in (*argv, "--out", out, "--plot", png)])
+    crossing.main()
+    record = json.loads(out.read_text())
+    assert record["schema"] == 1 and record["command"].startswith("python benchmarks/crossing.py astronaut.jpg --snr -5 10 ")
+    assert {"commit", "torch", "model", "networks"} <= set(record) and str(tmp_path) not in out.read_text()
+    groups = tables.crossing_rows(record)
+    expected = {(system, snr, error) for snr in (-5, 10) for system, error in tables.CROSSING} | {("mean colour", None, 0)}
+    expected |= {("digital-fixed", snr, 0) for snr in crossing.CLIFF_DB}
+    expected |= {(system, 10, error) for system in ("analog", "digital") for error in crossing.ERRORS_DB}
+    assert set(groups) == expected and all(len(rows) == 1 for rows in groups.values())
+    colour = groups["mean colour", None, 0][0]
+    for (system, _, _), (row,) in groups.items():
+        if system == "analog":
+            assert not row["lost"] and row["scheme"] is None
+        assert not row["lost"] or row["lpips"] == colour["lpips"]
+        assert row["outage"] == (row["lost"] or row["lpips"] >= colour["lpips"])
+    assert groups["digital-fixed", -5, 0][0]["lost"]  # the cliff
+    assert groups["digital", 10, 0][0]["scheme"] == groups["digital-fixed", 10, 0][0]["scheme"]
+    assert groups["digital", 10, 0][0]["psnr_db"] == groups["digital-fixed", 10, 0][0]["psnr_db"]
+    assert Image.open(png).size == (1200, 460)
+
+    before, touched = capsys.readouterr().out, []
+    monkeypatch.setattr(crossing, "measure_picture", lambda *_: touched.append(1))
+    crossing.main()  # the same command goes on where it stopped: at the end
+    assert not touched and capsys.readouterr().out.splitlines()[-1] == before.splitlines()[-1]
+
+
+def test_every_point_of_crossing_is_measured_once():
+    found = list(crossing.points([-5, 0, 1, 5, 10, 15, 20]))
+    assert max(Counter(found).values()) == 1
+    assert {error for system, snr, error in found if (system, snr) == ("digital", 10)} == set(crossing.ERRORS_DB)
+
+
+def test_curves_cross_where_straight_lines_do():
+    assert tables.crossings([0, 10, 20], [1.0, 1.0, 1.0], [3.0, 2.0, 0.0]) == [15.0]
+    assert tables.crossings([0, 10], [1.0, 1.0], [2.0, 3.0]) == []
+
+
+def test_tables_of_missing_results_say_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    assert tables.tables()["crossing"] == "Not measured yet: `crossing.json` is missing."
+
+
+@pytest.mark.parametrize(
+    "name, options", [("awgn", {}), ("rayleigh-fast", {}), ("erasure", {"rate": 0.2}), ("tdl-c", {"estimation": "ls"})]
+)
+def test_the_ignorant_receiver_is_told_one_variance(name, options):
+    x = gaussian(2, 1152)
+    received = find_channel(name)(x, 10.0, seeded(1, 2), **options)
+    told = robust.one_variance(received)
+    assert told.noise_var.shape == told.h.shape == (2, 1) and (told.h == 1).all()
+    code, noise = condition(told, 1.0, (16, 12, 12), noise_aware=True)
+    assert all(len(row.unique()) == 1 for row in noise)  # no map
+    assert torch.allclose(code.flatten(1) * (1 + told.noise_var), torch.cat([told.y.real, told.y.imag], dim=1), rtol=1e-4)  # one weight
+    arrived = received.noise_var.isfinite().expand(x.shape)
+    error = (told.y - x).abs().square()
+    for row in range(2):
+        mean = (received.noise_var / received.h.abs().square()).expand(x.shape)[row][arrived[row]].mean()
+        assert told.noise_var[row].item() == pytest.approx(mean.item(), rel=1e-4)
+        assert (told.y[row][~arrived[row]] == 0).all()
+        if name in ("awgn", "erasure"):
+            assert told.noise_var[row].item() == pytest.approx(0.1) and error[row][arrived[row]].mean() == pytest.approx(0.1, rel=0.2)
+            weight = (x[row].conj() * told.y[row]).real.sum() / told.y[row].abs().square().sum()  # the best single one
+            assert weight.item() == pytest.approx(1 / 1.1, rel=0.03)
