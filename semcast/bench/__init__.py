@@ -5,5 +5,6 @@ codecs.py     JPEG 2000, HEVC, VVC and AVIF as payloads of an exact size
 ends.py       sender and receiver in processes of their own
 harness.py    channel, counting, rows, resuming, worker processes
 measures.py   all metrics of a row
+classifier.py labels and features of pictures, distances of sets of them
 report.py     rows -> tables, plots, pictures
 """

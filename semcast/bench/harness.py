@@ -1,7 +1,8 @@
 """The harness: it alone applies the channel, counts, checks power, measures, and writes rows. Systems are in `ends.py`.
 
-DIR/rows.jsonl has one JSON row a (system, picture, channel, SNR, draw), written when it is measured. Starting the same run
-again computes what is missing. Work is cut into units of one picture and one family of systems (which share encodings);
+DIR/rows.jsonl has one JSON row a (system, picture, channel, SNR, draw), written when it is measured; DIR/features.bin the
+classifier's features of every picture of a headline row, written before the row. Starting the same run again computes
+what is missing. Work is cut into units of one picture and one family of systems (which share encodings);
 processes, or Ray's, take unit after unit.
 """
 
@@ -30,11 +31,14 @@ from ..errors import InputError
 from ..images import write_png
 from ..link import stream
 from . import measures
+from .classifier import WIDTH
 from .ends import Ends
 from .systems import FINITE_LOSS, System, family, find_system, ideal_bits, missing, semcast_uses
 
 PROTOCOL = 1  # of PROTOCOL.md's section "The bench"
 ROWS = "rows.jsonl"
+FEATURES = "features.bin"
+RECORD = np.dtype([("sha256", "u1", 32), ("features", "<f2", WIDTH)])  # of FEATURES; by image_sha256 or received_sha256
 SIDE_BITS_MAX = 1024  # who needs more must send it
 POWER_TOLERANCE = 1e-3
 PICTURES = 3  # of these the report shows what each system received, at the headline SNRs, draw 0
@@ -71,6 +75,9 @@ class Unit(NamedTuple):
     pixels: np.ndarray | None = None  # uint8 [H, W, 3]; read when the unit is given away
 
 
+Measured = tuple[dict, np.ndarray | None, dict[str, np.ndarray]]  # row, picture to keep, features by SHA-256
+
+
 def bench(
     systems: list[str],
     pictures: "Pictures",
@@ -105,11 +112,16 @@ def bench(
         rows = in_processes(given, min(workers, len(units)))
     else:
         rows = here(given, setting.device, ends)
-    new = 0
-    with open(out / ROWS, "a", encoding="utf-8") as file, contextlib.closing(rows):
-        for row, picture in rows:
+    new, kept = 0, set(read_features(out / FEATURES, repair=True))
+    with open(out / ROWS, "a", encoding="utf-8") as file, open(out / FEATURES, "ab") as features, contextlib.closing(rows):
+        for row, picture, seen in rows:
             if picture is not None:
                 write_png(picture_path(out, row), picture)
+            for sha256, values in seen.items():
+                if sha256 not in kept:
+                    features.write(bytes.fromhex(sha256) + values.astype("<f2").tobytes())
+            features.flush()
+            kept |= seen.keys()
             file.write(json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n")
             file.flush()
             new += 1
@@ -186,10 +198,20 @@ def read_rows(path: Path) -> list[dict]:
     return rows
 
 
+def read_features(path: Path, repair: bool = False) -> dict[str, np.ndarray]:
+    """Features [1280] by SHA-256, as in rows; `repair` takes away a last record cut off by an interrupt."""
+    data = path.read_bytes() if path.exists() else b""
+    whole = len(data) // RECORD.itemsize * RECORD.itemsize
+    if repair and whole != len(data):
+        os.truncate(path, whole)
+    records = np.frombuffer(data[:whole], RECORD)
+    return {sha256.tobytes().hex(): features for sha256, features in zip(records["sha256"], records["features"])}
+
+
 # Where the work is done
 
 
-def here(units: Iterator[Unit], device: str, ends: Ends | None) -> Iterator[tuple[dict, np.ndarray | None]]:
+def here(units: Iterator[Unit], device: str, ends: Ends | None) -> Iterator[Measured]:
     threads = torch.get_num_threads()
     with contextlib.nullcontext(ends) if ends else Ends(device) as ends:
         try:
@@ -200,7 +222,7 @@ def here(units: Iterator[Unit], device: str, ends: Ends | None) -> Iterator[tupl
             torch.set_num_threads(threads)
 
 
-def in_processes(units: Iterator[Unit], workers: int) -> Iterator[tuple[dict, np.ndarray | None]]:
+def in_processes(units: Iterator[Unit], workers: int) -> Iterator[Measured]:
     """Units are read as they are given away, so few pictures are in memory at a time."""
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
     try:
@@ -217,7 +239,7 @@ def in_processes(units: Iterator[Unit], workers: int) -> Iterator[tuple[dict, np
         pool.shutdown(cancel_futures=True)
 
 
-def on_ray(units: Iterator[Unit], address: str) -> Iterator[tuple[dict, np.ndarray | None]]:
+def on_ray(units: Iterator[Unit], address: str) -> Iterator[Measured]:
     """Every machine of the cluster needs semcast, and the LPIPS folder at the same place."""
     try:
         import ray
@@ -244,7 +266,7 @@ def on_ray(units: Iterator[Unit], address: str) -> Iterator[tuple[dict, np.ndarr
         ray.shutdown()
 
 
-def in_worker(unit: Unit) -> list[tuple[dict, np.ndarray | None]]:
+def in_worker(unit: Unit) -> list[Measured]:
     torch.set_num_threads(1)
     return list(measure_unit(unit, _own_ends(unit.setting.device)))
 
@@ -257,8 +279,8 @@ def _own_ends(device: str) -> Ends:
 # One unit
 
 
-def measure_unit(unit: Unit, ends: Ends) -> Iterator[tuple[dict, np.ndarray | None]]:
-    """Its rows, each with the picture that was received if it is to be kept."""
+def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
+    """Its rows, each with the picture that was received if it is to be kept, and features of original and received."""
     setting, measured, references = unit.setting, {}, {}
     for name, snr_db, draws in unit.jobs:
         system, headline = find_system(name), snr_db in setting.headline
@@ -275,6 +297,7 @@ def measure_unit(unit: Unit, ends: Ends) -> Iterator[tuple[dict, np.ndarray | No
             digest = hashlib.sha256(image.tobytes()).hexdigest()
             if (digest, headline) not in measured:  # what arrives whole is the same in every draw
                 measured[digest, headline] = measures.measure(references[headline], image, setting.lpips)
+            quality, features = measured[digest, headline]
             row = {
                 "protocol": PROTOCOL,
                 "system": name,
@@ -294,12 +317,13 @@ def measure_unit(unit: Unit, ends: Ends) -> Iterator[tuple[dict, np.ndarray | No
                 **facts,
                 **noise,
                 "lost": lost,
-                **measured[digest, headline],
+                **quality,
                 "received_sha256": digest,
                 "headline": headline,
                 "versions": measures.versions(setting.lpips),
             }
-            yield row, image if unit.shown and headline and draw == 0 else None
+            seen = {} if features is None else {unit.sha256: references[headline]["seen"].features, digest: features}
+            yield row, image if unit.shown and headline and draw == 0 else None, seen
 
 
 def check_sent(name: str, system: System, sent: torch.Tensor | bytes, side: dict, uses: int, snr_db: float) -> dict:

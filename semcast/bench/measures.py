@@ -16,6 +16,7 @@ from .. import __version__, metrics
 from ..errors import InputError
 from ..images import to_tensor
 from ..lpips import LPIPS, load_lpips
+from .classifier import agreement, load_classifier, see
 
 METRICS = {  # name: (label, unit, digits, whether more is better)
     "psnr_db": ("PSNR", "dB", 2, True),
@@ -24,6 +25,8 @@ METRICS = {  # name: (label, unit, digits, whether more is better)
     "lpips": ("LPIPS-Alex", "", 3, False),
     "lpips_vgg": ("LPIPS-VGG", "", 3, False),
     "dists": ("DISTS", "", 3, False),
+    "top1_in_top5": ("best label in the top 5", "", 3, True),
+    "top5_overlap": ("top 5 labels in common", "", 3, True),
     "delta_e": ("colour error", "dE2000", 2, False),
 }
 BLOCK = 16  # pixels, of the colour error
@@ -71,9 +74,9 @@ class DISTS:
 
 
 @functools.lru_cache(maxsize=2)
-def networks(lpips_folder: Path | None) -> tuple[dict[str, LPIPS], DISTS | None, dict[str, str]]:
-    """(LPIPS by name, DISTS, {metric: why it cannot be had})."""
-    lpips, dists, reasons = {}, None, {}
+def networks(lpips_folder: Path | None) -> tuple[dict[str, LPIPS], DISTS | None, nn.Module | None, dict[str, str]]:
+    """(LPIPS by name, DISTS, the classifier, {metric: why it cannot be had})."""
+    lpips, dists, classifier, reasons = {}, None, None, {}
     for network, metric in (("alex", "lpips"), ("vgg", "lpips_vgg")):
         try:
             lpips[network] = load_lpips(network, lpips_folder)
@@ -88,13 +91,17 @@ def networks(lpips_folder: Path | None) -> tuple[dict[str, LPIPS], DISTS | None,
         reasons["dists"] = reasons["lpips_vgg"]
     except Exception as error:  # another torchmetrics, a damaged file
         reasons["dists"] = f"torchmetrics has no weights of DISTS: {error}"
-    return lpips, dists, reasons
+    try:
+        classifier = load_classifier()
+    except InputError as error:
+        reasons["top1_in_top5"] = reasons["top5_overlap"] = str(error)
+    return lpips, dists, classifier, reasons
 
 
 @torch.inference_mode()
 def reference(pixels: np.ndarray, lpips_folder: Path | None, headline: bool) -> dict:
     """Features that many receptions of one picture are compared with."""
-    lpips, dists, _ = networks(lpips_folder)
+    lpips, dists, classifier, _ = networks(lpips_folder)
     image = to_tensor(pixels)
     used = {name: network for name, network in lpips.items() if headline or name == "alex"}
     return {
@@ -102,23 +109,27 @@ def reference(pixels: np.ndarray, lpips_folder: Path | None, headline: bool) -> 
         "lpips": used,
         "maps": metrics.reference_maps(image, used),
         "dists": dists.maps(image) if dists and headline else None,
+        "seen": see(classifier, pixels) if classifier and headline else None,
     }
 
 
 @torch.inference_mode()
-def measure(reference: dict, received: np.ndarray, lpips_folder: Path | None) -> dict:
-    """Metrics of uint8 [H, W, 3], by name, and under `missing` why one is None.
+def measure(reference: dict, received: np.ndarray, lpips_folder: Path | None) -> tuple[dict, np.ndarray | None]:
+    """Metrics of uint8 [H, W, 3], by name, and under `missing` why one is None; and the classifier's features.
 
-    LPIPS-VGG and DISTS, which are slow, are measured if the reference was made for a headline SNR.
+    LPIPS-VGG, DISTS and the classifier, which are slow, are measured if the reference was made for a headline SNR.
     """
-    _, dists, reasons = networks(lpips_folder)
+    _, dists, classifier, reasons = networks(lpips_folder)
     image = to_tensor(received)
     quality = metrics.measure(reference["image"], image, reference["lpips"], reference["maps"])
     quality = {name: quality[name] for name in METRICS if name in quality}
     quality["dists"] = dists.distance(reference["dists"], dists.maps(image)) if reference["dists"] else None
+    seen = see(classifier, received) if reference["seen"] else None
+    quality |= agreement(reference["seen"].labels, seen.labels) if seen else {"top1_in_top5": None, "top5_overlap": None}
     quality["delta_e"] = delta_e(reference["image"], image)
     why = {"ms_ssim": f"needs sides of at least {metrics.MS_SSIM_SIDE_MIN} pixels"} | reasons
-    return quality | {"missing": {name: why.get(name, NOT_HERE) for name, value in quality.items() if value is None}}
+    quality["missing"] = {name: why.get(name, NOT_HERE) for name, value in quality.items() if value is None}
+    return quality, seen.features if seen else None
 
 
 def delta_e(a: Tensor, b: Tensor) -> float:
@@ -162,9 +173,10 @@ def ciede2000(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def versions(lpips_folder: Path | None) -> dict[str, str | None]:
     """Everything that metrics depend on."""
     packages = ("torch", "torchmetrics", "numpy", "pillow")
-    lpips, dists, _ = networks(lpips_folder)
+    lpips, dists, classifier, _ = networks(lpips_folder)
     weights = {f"lpips_{name}": digest(network.state_dict()) for name, network in lpips.items()}
     weights["dists"] = digest({"alpha": dists.alpha, "beta": dists.beta}) if dists else None
+    weights["efficientnet_lite0"] = digest(classifier.state_dict()) if classifier else None
     named = {package: importlib.metadata.version(package) for package in packages}
     return {"semcast": __version__, "commit": commit(), "python": platform.python_version(), **named, **weights}
 

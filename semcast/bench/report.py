@@ -1,7 +1,8 @@
 """Rows -> DIR/report.html, which needs nothing else: plots, tables and pictures; and the tables as files.
 
 summary.csv has a line a (setting, system, SNR, metric); tables.md and tables.tex are for papers. Averages: over draws, then over
-pictures. Intervals: 95 %, bootstrap over pictures.
+pictures. Intervals: 95 %, bootstrap over pictures. Distances between the set of originals and the set of received pictures have
+intervals by the jackknife, or none.
 """
 
 import base64
@@ -18,14 +19,22 @@ from PIL import Image
 
 from ..errors import InputError
 from ..images import write_bytes
-from .harness import ROWS, picture_path, read_rows
+from .classifier import frechet_distance, kernel_distance
+from .harness import FEATURES, ROWS, picture_path, read_features, read_rows
 from .measures import METRICS
 from .systems import SYSTEMS, family
 
 RESAMPLES = 2000
 SHOWN_SIDE = 320  # pixels, of pictures in the report
 COLUMNS = {"lost": ("lost", "%", 1, False), "side_bits": ("side information", "bit", 0, False)}
-ALL = METRICS | COLUMNS
+SETS = {  # distances between sets of pictures, as METRICS
+    "kd_efficientnet_lite0": ("KD-EfficientNetLite0", "", 4, False),
+    "fd_efficientnet_lite0": ("FD-EfficientNetLite0", "", 2, False),
+}
+PICTURES_MIN = {"kd_efficientnet_lite0": 10, "fd_efficientnet_lite0": 500}
+NO_INTERVAL = {*COLUMNS, "fd_efficientnet_lite0"}
+MEASURES = METRICS | SETS
+ALL = MEASURES | COLUMNS
 DASHES = {"fixed": "2 4", "capacity": "9 4", "finite": "9 4 2 4", "2steps": "9 4", "1step": "2 4"}
 COLOURS = ("#c0392b", "#1f77b4", "#2e8b57", "#8e44ad", "#e08a00", "#5d6d7e", "#008b8b", "#a0522d", "#d6479b")
 
@@ -39,7 +48,7 @@ def report(out: Path) -> Path:
     rows = read_rows(out / ROWS) if (out / ROWS).exists() else []
     if not rows:
         raise InputError(f"{out} holds no rows of a bench; make some with `semcast bench --out {out}`")
-    summary = summarise(rows)
+    summary = summarise(rows) | distances(rows, read_features(out / FEATURES))
     write_bytes(out / "summary.csv", as_csv(summary).encode())
     write_bytes(out / "tables.md", "\n\n".join(as_text(*table, "markdown") for table in tables(summary)).encode() + b"\n")
     write_bytes(out / "tables.tex", "\n\n".join(as_text(*table, "latex") for table in tables(summary)).encode() + b"\n")
@@ -51,7 +60,7 @@ def summarise(rows: list[dict]) -> Summary:
     """A metric that is None anywhere in a group is left out of that group: no average of fewer pictures."""
     groups = defaultdict(lambda: defaultdict(list))  # (setting, system, snr, metric) -> picture -> values
     for row in rows:
-        for metric in ALL:
+        for metric in METRICS | COLUMNS:
             value = 100.0 * row["lost"] if metric == "lost" else row.get(metric)
             groups[setting(row), row["system"], row["snr_db"], metric][row["image_sha256"]].append(value)
     summary = {}
@@ -59,6 +68,30 @@ def summarise(rows: list[dict]) -> Summary:
         if all(value is not None for values in by_picture.values() for value in values):
             means = np.array([np.mean(values) for values in by_picture.values()])
             summary[key] = (float(means.mean()), *interval(means), len(means))
+    return summary
+
+
+def distances(rows: list[dict], features: dict[str, np.ndarray]) -> Summary:
+    """Of the received pictures from their originals, as sets. A group with a picture without features is left out.
+
+    Each draw of the channel is a set; distances are averaged over the draws that all pictures have.
+    """
+    groups = defaultdict(lambda: defaultdict(dict))  # (setting, system, snr) -> picture -> draw -> what was received
+    for row in rows:
+        groups[setting(row), row["system"], row["snr_db"]][row["image_sha256"]][row["draw"]] = row["received_sha256"]
+    summary = {}
+    for key, group in groups.items():
+        draws = sorted(set.intersection(*(set(received) for received in group.values())))
+        wanted = group.keys() | {received[draw] for received in group.values() for draw in draws}
+        if not draws or len(group) < min(PICTURES_MIN.values()) or not wanted <= features.keys():
+            continue
+        originals = np.stack([features[sha256] for sha256 in group])
+        sets = [np.stack([features[received[draw]] for received in group.values()]) for draw in draws]
+        mean, error = kernel_distance(originals, sets)
+        summary[*key, "kd_efficientnet_lite0"] = (mean, mean - 1.96 * error, mean + 1.96 * error, len(group))
+        if len(group) >= PICTURES_MIN["fd_efficientnet_lite0"]:
+            mean = float(np.mean([frechet_distance(originals, one) for one in sets]))
+            summary[*key, "fd_efficientnet_lite0"] = (mean, mean, mean, len(group))
     return summary
 
 
@@ -105,7 +138,7 @@ def cell(value: tuple | None, digits: int, metric: str) -> str:
     if value is None:
         return "-"
     mean, low, high, _ = value
-    return f"{mean:.{digits}f}" + ("" if metric in COLUMNS else f" ± {(high - low) / 2:.{digits}f}")
+    return f"{mean:.{digits}f}" + ("" if metric in NO_INTERVAL else f" ± {(high - low) / 2:.{digits}f}")
 
 
 def as_text(title: str, head: list[str], lines: list[list[str]], kind: str) -> str:
@@ -145,7 +178,7 @@ def as_html(rows: list[dict], summary: Summary, out: Path) -> str:
         here = [row for row in rows if setting(row) == where]
         systems = sorted({row["system"] for row in here}, key=order)
         parts += [f"<h2>{text(where)}</h2>", uses_line(here), "<div class=plots>"]
-        for metric in METRICS:
+        for metric in MEASURES:
             series = {s: sorted((k[2], *v[:3]) for k, v in summary.items() if k[:2] == (where, s) and k[3] == metric) for s in systems}
             if any(series.values()):
                 parts.append(plot({s: points for s, points in series.items() if points}, metric))
@@ -154,9 +187,10 @@ def as_html(rows: list[dict], summary: Summary, out: Path) -> str:
             parts += [f"<h3>{text(title.removesuffix(where).rstrip('. '))}</h3>", table(head, lines)]
     parts += ["<h2>Systems</h2>", table(["system", "what it is", "version"], about(rows))]
     parts += ["<h2>Is the channel what it says?</h2>", table(["channel", "Es/N0 asked, dB", "measured, dB", "symbols"], measured(rows))]
-    missing = sorted({f"{ALL[m][0]}: {why}" for row in rows for m, why in row["missing"].items()})
+    missing = {f"{ALL[m][0]}: {why}" for row in rows for m, why in row["missing"].items()}
+    missing |= {f"{ALL[m][0]}: needs features of {n} pictures" for m, n in PICTURES_MIN.items() if m not in {key[3] for key in summary}}
     if missing:
-        parts.append("<p class=note>Not measured. " + text("; ".join(missing)) + "</p>")
+        parts.append("<p class=note>Not measured. " + text("; ".join(sorted(missing))) + "</p>")
     kept = "\n".join(sorted({json.dumps(row["versions"]) for row in rows}))
     parts.append(f"<details><summary>Versions</summary><pre>{text(kept)}</pre></details>")
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>semcast bench</title><style>{STYLE}</style></head>'

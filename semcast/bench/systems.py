@@ -29,7 +29,7 @@ from ..channel import Received
 from ..errors import InputError
 from ..images import to_pixels, to_tensor
 from ..phy.capacity import capacity, normal_approximation
-from . import codecs
+from . import codecs, deepjscc
 
 FINITE_LOSS = 0.01  # block error probability of the `finite` links
 FIXED_DB = 10.0  # `fixed` links use the scheme that is best here, at every SNR
@@ -250,6 +250,12 @@ MODELS = {  # those with networks, of any model: "semcast@MODEL_NAME_OR_DIR"
 SYSTEMS = {
     **{name: make("small", "cpu") for name, make in MODELS.items()},
     "downscale": System("the picture shrunk until its samples fit, sent analog", send_downscale, receive_downscale),
+    "deepjscc": System(
+        f"DeepJSCC, trained on AWGN of 1 to 20 dB for the ratios {', '.join(deepjscc.RATIOS)}",
+        deepjscc.send,
+        deepjscc.receive,
+        version=deepjscc.version,
+    ),
     **{f"{codec}-{link}": _codec(codec, link) for codec in NAMES for link in LINKS},
 }
 
