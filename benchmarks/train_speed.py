@@ -21,7 +21,8 @@ from semcast.cascade.model import Cascade, ModelConfig, small_config
 from semcast.cascade.stage_b import STAGE_B_BIG, STAGE_B_LITE
 from semcast.data import step_generator
 from semcast.losses import BUCKETS, PHASES, Step
-from semcast.train import PRESETS, make_optimiser
+from semcast.presets import PRESETS
+from semcast.train import make_optimiser
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 STEPS = PRESETS["scsic-1024"].steps

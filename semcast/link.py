@@ -85,6 +85,10 @@ def beside(network: nn.Module, tensor: Tensor) -> Tensor:
     return tensor if device.type == "cpu" else tensor.to(device)
 
 
+def move(received: Received, device: str) -> Received:
+    return Received(*(part.to(device) for part in received))
+
+
 def stream(seed: int, name: str) -> Generator:
     """An independent generator, on the CPU, for one purpose of one picture."""
     return seeded(name, int(seed))

@@ -22,6 +22,7 @@ from .receiver import condition
 from .transmitter import encode, encoder_sides, modulate
 
 MARGIN = 4  # latent pixels decoded around a window and thrown away with a random offset, against grid artefacts
+GRID = 8  # pixels: one output of Stage B is 2x2 numbers of the latent, 8x8 pixels
 FAINT = 0.005  # amplitude below which no one sees a pattern
 BUCKETS, BUCKET_DECAY = 300, 0.99  # of the adaptive weight
 
@@ -248,6 +249,8 @@ def pixel_losses(cascade: Cascade, latent: Tensor, images: Tensor, step: Step, c
     losses = {"pixel": F.l1_loss(decoded, truth)}
     if config.spectrum_weight:
         losses["spectrum"] = spectrum_loss(decoded, truth)
+    if config.grid_weight:
+        losses["grid"] = grid_loss(decoded)
     size = round(config.window * (0.65 + step.integer(8) / 10))  # at one size a weave can please VGG; not at all sizes
     decoded, truth = (F.interpolate(t, size=(size, size), mode="bilinear", antialias=True) for t in (decoded, truth))
     with torch.no_grad():
@@ -269,6 +272,15 @@ def spectrum_loss(decoded: Tensor, truth: Tensor) -> Tensor:
 
     excess = (power(decoded) / power(truth)).log() - 0.5
     return excess.relu().square().sum() / excess.numel() ** 0.5
+
+
+def grid_loss(decoded: Tensor) -> Tensor:
+    """Deviation of what repeats every GRID pixels all over a window: no picture does that, Stage B's patches do."""
+    fine = decoded - F.avg_pool2d(decoded, GRID + 1, 1, GRID // 2, count_include_pad=False)
+    b, c, *sides = fine.shape
+    h, w = (side // GRID for side in sides)
+    repeated = fine[..., : h * GRID, : w * GRID].reshape(b, c, h, GRID, w, GRID).mean(dim=(2, 4))  # [b, c, GRID, GRID]
+    return repeated.square().mean().clamp_min(1e-10).sqrt()
 
 
 PHASES = {  # name: loss, networks that learn

@@ -23,7 +23,8 @@ from semcast.cascade.diffusion import add_noise, log_snr, scales, x0_and_eps
 from semcast.cli import PRESETS as NAMES
 from semcast.data import Photos, step_generator
 from semcast.errors import InputError
-from semcast.train import PRESETS, train
+from semcast.presets import PRESETS
+from semcast.train import train
 
 
 @pytest.fixture(scope="module")

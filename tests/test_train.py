@@ -20,9 +20,11 @@ from semcast.cascade.checkpoint import NETWORKS
 from semcast.channel import awgn
 from semcast.data import Photos
 from semcast.errors import InputError
+from semcast.losses import PHASES
 from semcast.lpips import LPIPS
 from semcast.models import load_model
-from semcast.train import PHASES, PRESETS, TrainConfig, learning_rate, train, update_ema, with_weights
+from semcast.presets import PRESETS, TrainConfig
+from semcast.train import learning_rate, train, update_ema, with_weights
 from semcast.transmitter import encode
 
 STEPS, SAVED = 5, 2  # steps of a run, and between checkpoints: the batch statistics stop at step 4 of 5
