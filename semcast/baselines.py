@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .channel import Received, awgn
+from .channel import Received, awgn, equalise
 
 SIDE_BITS = 3 * 8 + 16 + 32  # mean colour, gain, height and width
 
@@ -40,16 +40,15 @@ def shrink(image: Tensor, channel_uses: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def enlarge(received: Received, mean: Tensor, gain: Tensor | float, sides: tuple[int, int]) -> Tensor:
     """The receiver: y = h x + n [1, k] and the side information -> [1, 3, *sides] in [0, 1]."""
-    estimate = equalise(received) / gain
+    estimate = samples(received) / gain
     size = grid(*sides, estimate.shape[1] // 3)
     small = estimate[:, : 3 * size[0] * size[1]].view(1, 3, *size) + mean
     return F.interpolate(small, size=tuple(sides), mode="bicubic", align_corners=False).clamp(0, 1)
 
 
-def equalise(received: Received) -> Tensor:
-    """MMSE estimate of unit-power symbols: real parts, then imaginary parts, [1, 2 k]."""
-    y, h, noise_var = received
-    estimate = h.conj() * y / (h.abs().square() + noise_var)
+def samples(received: Received) -> Tensor:
+    """MMSE estimate of unit-power symbols: real parts, then imaginary parts, [B, 2 k]."""
+    estimate = equalise(received)
     return torch.cat([estimate.real, estimate.imag], dim=1)
 
 

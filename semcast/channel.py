@@ -33,6 +33,13 @@ class Received(NamedTuple):
     noise_var: Tensor  # [B, K] or [B, 1] real, linear, Var(n) per complex symbol
 
 
+def equalise(received: Received, mmse: bool = True) -> Tensor:
+    """What x was, [B, K] complex: the MMSE estimate conj(h) y / (|h|^2 + noise_var), for x of unit power; else conj(h) y / |h|^2."""
+    y, h, noise_var = received
+    power = h.abs().square()
+    return h.conj() * y / (power + noise_var if mmse else power).clamp_min(1e-12)
+
+
 def awgn(x: Tensor, snr_db: float | Tensor, generators: Sequence[Generator]) -> Received:
     """Additive white Gaussian noise, y = x + n.
 

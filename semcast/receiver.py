@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from .cascade.diffusion import draw_noise, sample
 from .cascade.model import Cascade, visiting
-from .channel import Received
+from .channel import Received, equalise
 from .transmitter import Header, demodulate
 
 
@@ -44,14 +44,12 @@ def receive(
 def condition(received: Received, gain: Tensor | float, shape: tuple[int, int, int], noise_aware: bool) -> tuple[Tensor, Tensor]:
     """Equalise -> (code [B, 16, hz, wz], noise [B, 16, hz, wz] in [0, 1]).
 
-    Noise-aware: the MMSE estimate conj(h) y / (|h|^2 + noise_var), for x of unit power and without knowledge of Z.
-    Blind, as in the paper: conj(h) y / |h|^2.
+    Noise-aware: the MMSE estimate, without knowledge of Z. Blind, as in the paper: divided by the channel alone.
     The noise of a number is noise / (noise + signal) of its symbol after equalising: 0 clean, 1 nothing but noise (erased).
     """
-    y, h, noise_var = received
-    power = h.abs().square()
-    total = (power + noise_var).clamp_min(1e-12)
-    estimate = h.conj() * y / (total if noise_aware else power.clamp_min(1e-12))
-    level = torch.where(noise_var.isinf(), 1.0, noise_var / total)  # an erased symbol has infinite noise
+    _, h, noise_var = received
+    estimate = equalise(received, noise_aware)
+    # an erased symbol has infinite noise
+    level = torch.where(noise_var.isinf(), 1.0, noise_var / (h.abs().square() + noise_var).clamp_min(1e-12))
     noise = level.expand(estimate.shape).repeat(1, 2).view(-1, *shape)  # both parts of a symbol share it
-    return demodulate(estimate, torch.as_tensor(gain, device=y.device), shape), noise
+    return demodulate(estimate, torch.as_tensor(gain, device=estimate.device), shape), noise

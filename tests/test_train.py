@@ -365,3 +365,12 @@ def test_the_spectrum_loss_sees_a_weave_and_no_blur(photos):
     assert losses.spectrum_loss(truth + weave, truth) > 0.1
     blurred = F.interpolate(F.avg_pool2d(truth, 4), size=96, mode="bilinear")
     assert losses.spectrum_loss(blurred, truth) < 0.02
+
+
+def test_the_grid_loss_is_the_deviation_of_what_repeats_every_8_pixels_and_of_nothing_else(photos):
+    truth = torch.cat([photos.crops(96, 8, seeded(i)) for i in range(2)])
+    y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
+    grey, waves = torch.full((1, 3, 96, 96), 0.5), lambda period: 0.05 * torch.cos(2 * math.pi * x / period)
+    assert losses.grid_loss(grey + waves(4)).item() == pytest.approx(0.05 / 2**0.5, rel=0.15)  # 4 repeats every 8 too
+    assert losses.grid_loss(grey + waves(6)).item() < 0.002
+    assert losses.grid_loss(truth + waves(4)) > 3 * losses.grid_loss(truth)

@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from ..baselines import equalise
+from ..baselines import samples
 from ..cascade.checkpoint import check_keys, load_tensors
 from ..channel import Received, awgn
 from ..errors import InputError
@@ -68,7 +68,7 @@ class DeepJSCC(nn.Module):
     def forward(self, image: Tensor, snr_db: float | Tensor, generators: list[Generator]) -> Tensor:
         """The link on AWGN, as `channel.awgn` wants it. Training and evaluation."""
         rows, columns = (side // self.stride for side in image.shape[-2:])
-        return self.decode(equalise(awgn(self.encode(image), snr_db, generators)), rows, columns)
+        return self.decode(samples(awgn(self.encode(image), snr_db, generators)), rows, columns)
 
 
 def initialise(network: DeepJSCC, generator: Generator) -> DeepJSCC:
@@ -157,7 +157,7 @@ def receive(received: Received, side: dict, folder: Path = WEIGHTS) -> np.ndarra
     height, width = side["height"][0], side["width"][0]
     network = load_network(RATIOS[side["network"][0]], folder)
     rows, columns = cells(height, width, received.y.shape[1], network.channels, network.stride)  # the sender's: it filled k
-    image = network.decode(equalise(received), rows, columns)[:, :, :height, :width]
+    image = network.decode(samples(received), rows, columns)[:, :, :height, :width]
     if image.shape[-2:] != (height, width):
         image = F.interpolate(image, size=(height, width), mode="bicubic", align_corners=False)
     return to_pixels(image)

@@ -152,11 +152,11 @@ def send_stage_a(pixels: np.ndarray, uses: int, snr_db: float, model: str, devic
 
 @torch.inference_mode()
 def receive_stage_a(received: Received, side: Side, model: str, device: str) -> np.ndarray:
-    from ..baselines import equalise
+    from ..baselines import samples
 
     stage_a = load_link(model, device, False).cascade.stage_a
     sides = side["height"][0], side["width"][0]
-    z = equalise(received) / float16(side["gain"][0])
+    z = samples(received) / float16(side["gain"][0])
     mean = torch.tensor([float16(side[f"mean{i}"][0]) for i in range(4)]).view(1, 4, 1, 1)
     latent = z.view(1, 4, *stage_a_grid(*sides, z.shape[1] // 2)) + mean
     small = stage_a.decode(latent.to(device, next(stage_a.parameters()).dtype)).float().cpu()
