@@ -95,15 +95,26 @@ def load(folder: Path, state: State) -> int:
     """Fill `state` from the checkpoint; returns the steps done.
 
     Raises:
-        InputError: it is of other settings, or of another model.
+        InputError: it is of other settings, of another model, or damaged.
     """
+    try:
+        return fill(folder, state)
+    except (OSError, ValueError, LookupError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"the checkpoint {folder / 'last'} is damaged ({reason}); start again with another --out") from None
+
+
+def fill(folder: Path, state: State) -> int:
     last = folder / "last"
     record = json.loads((last / "state.json").read_text())
     if changed := [k for k, v in asdict(state.config).items() if k not in FREE and record["config"].get(k) != v]:
         raise InputError(f"{folder} was run with other settings ({', '.join(changed)}); resume with the same ones")
     if changed := [name for name, value in state.frozen.items() if record["frozen"].get(name) != value]:
         raise InputError(f"{folder} was run with another {' and '.join(changed)}; resume with the same --init")
-    state.cascade.load_state_dict(load_tensors(last / "network.safetensors"), strict=False)
+    learnt = load_tensors(last / "network.safetensors")
+    if missing := state.parameters.keys() - learnt.keys():
+        raise LookupError(f"it lacks {min(missing)}")
+    state.cascade.load_state_dict(learnt, strict=False)
     for key, value in load_tensors(last / "ema.safetensors").items():
         state.ema[key].copy_(value)
     moments = load_tensors(last / "optimiser.safetensors")

@@ -68,6 +68,8 @@ def train(
         InputError: the folder already holds a run and `resume` is False, or the loss is not finite.
     """
     folder = Path(folder)
+    if cache is not None and config.phase != "denoise":
+        raise InputError(f"a cache of latents serves the phase denoise, not {config.phase}")
     rank, processes = start_processes(device)
     rows, writes = shares(config, rank, processes), rank == 0
     if writes:
@@ -81,8 +83,6 @@ def train(
     if lpips is not None:
         lpips.to(device)
     if cache is not None:
-        if config.phase != "denoise":
-            raise InputError(f"a cache of latents serves the phase denoise, not {config.phase}")
         if writes:
             latents.fill(cache, state.cascade, photos, config, device, progress)
         wait_for_all(processes)

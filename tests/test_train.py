@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import photo, tiny_cascade, tiny_config
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch.nn import functional as F
 
 from semcast import losses
@@ -221,6 +221,14 @@ def test_a_run_is_not_overwritten_without_resume(tmp_path, monkeypatch, photos, 
     with pytest.raises(InputError, match="already holds a run"):
         train(tiny_cascade(), photos, config(), run, lpips, progress=False)
     assert files(run / "last") == before
+
+
+@pytest.mark.parametrize("name", ["state.json", "network.safetensors", "optimiser.safetensors"])
+def test_a_damaged_checkpoint_is_refused_in_one_line(name, tmp_path, photos, lpips):
+    train(tiny_cascade(), photos, config(steps=1), tmp_path, lpips, progress=False)
+    (tmp_path / "last" / name).write_bytes(b"{}" if name == "state.json" else save({"other": torch.zeros(1)}))
+    with pytest.raises(InputError, match=r"^the checkpoint .*last is damaged \(.*\); start again with another --out$"):
+        train(tiny_cascade(), photos, config(steps=1), tmp_path, lpips, resume=True, progress=False)
 
 
 def test_other_settings_are_not_resumed(tmp_path, monkeypatch, photos, lpips):
