@@ -13,13 +13,14 @@ train() { # preset, model to start from, run folder, settings
   if [ -d "$out/last" ]; then resume=(--resume); fi
   semcast train --preset "$preset" --init "$init" --out "$out" --data "$DATA"/*.tar --lpips "$LPIPS" "${settings[@]}" "${resume[@]}"
 }
-# Stage A; the encoder alone on the linear code; Stage B alone on that code; Stage B on its own samples.
+# Stage A; the encoder alone on the linear code; Stage B alone on that code; both together; Stage B on its own samples.
 # What was run started `code` and `decode` from an earlier model of half an hour's training, whose Stage B had begun to
-# know textures (LOG.md); from nothing, as here, `decode` wants more steps.
+# know textures, and had a few-step phase of 850 steps before `joint` too (LOG.md); from nothing, as here, `decode` wants more.
 train autoencoder new "$OUT/a" steps=1300 crop=128 window=96 lpips_weight=0.5
 train code "$OUT/a/model" "$OUT/c"
 train decode "$OUT/c/model" "$OUT/d" steps=2000 lr=0.001 lr_end=0.4
-train fewstep "$OUT/d/model" "$OUT/f" steps=850 fading=0.1 erasures=0.1
+train joint "$OUT/d/model" "$OUT/j" steps=1500 lr=0.0006 lr_end=0.15 fading=0.1 erasures=0.1
+train fewstep "$OUT/j/model" "$OUT/f" steps=1200 fading=0.08 erasures=0.08
 # As shipped: matrices in bfloat16.
 python - "$OUT/f/model" <<'PYTHON'
 import sys

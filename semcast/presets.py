@@ -130,7 +130,15 @@ PRESETS = {  # what won so far; LOG.md tells what each setting was measured agai
     "joint": JOINT,
     "decode": replace(JOINT, phase="decode"),
     "fewstep": TrainConfig(
-        phase="fewstep", steps=600, lr=6e-4, window=96, pixel_weight=3.0, thumbnail_weight=0.5, latent_weight=0.3, spectrum_weight=0.1
+        phase="fewstep",
+        steps=600,
+        lr=6e-4,
+        window=96,
+        pixel_weight=3.0,
+        thumbnail_weight=0.5,
+        latent_weight=0.3,
+        spectrum_weight=0.1,
+        grid_weight=40.0,
     ),
     "scsic-512": SCSIC,
     "scsic-1024": replace(SCSIC, crop=1024),
