@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def tables() -> dict[str, str]:
-    makers = [quality, predictability, speed, robust, knowledge, crossing, outage, ablation]
+    makers = [quality, predictability, speed, robust, knowledge, crossing, outage, ablation, steps]
     return {make.__name__: made(make) for make in makers}
 
 
@@ -221,6 +221,17 @@ def ablation(rows: list[dict] | None = None) -> str:
         f"with it, {at('clean', 1) / at('noisy', 1) - 1:.0%} if it is told the noise. Of the {lost:.3f} that it loses at 5 dB, fine-tuning "
         f"brings {(at('clean, not told', 5) - at('tuned, not told', 5)) / lost:.0%} back.",
     ]
+    return "\n".join(lines)
+
+
+def steps() -> str:
+    """Fewer diffusion steps, the same weights."""
+    records = {count: json.loads((RESULTS / f"steps_{count}.json").read_text()) for count in (1, 2, 10)}
+    lines = ["| steps | LPIPS-Alex | beside 10 steps | PSNR dB |", "|---|---|---|---|"]
+    reference = float(average(records[10]["rows"], "lpips", 5))
+    for count, record in records.items():
+        lpips = float(average(record["rows"], "lpips", 5))
+        lines.append(f"| {count} | {lpips:.3f} | {lpips / reference:.3f} | {average(record['rows'], 'psnr_db', 2)} |")
     return "\n".join(lines)
 
 

@@ -76,7 +76,7 @@ def measure(args, recompute: bool, device: torch.device) -> dict:
         start = time.perf_counter()
         step = Step(step_generator(0, run, 1), args.batch, slice(None), device, torch.ones(BUCKETS, device=device))
         with torch.autocast(device.type, torch.bfloat16):
-            loss = loss_function(cascade, images, step, config)["epsilon"].mean()
+            loss = loss_function(cascade, images, step, config)["denoise"].mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), config.clip)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The paper's ablation with networks of the size of `small`: one encoder trained without noise and then frozen; Stage B
-# trained on it with noise, without noise, and without noise but then fine-tuned by the paper's recipe (epsilon loss, SNR 1 to
+# trained on it with noise, without noise, and without noise but then fine-tuned by the paper's recipe (squared error, SNR 1 to
 # 20 dB, blind to the noise level). Half an hour on two CPU cores. Run in the repository; goes on when started again.
 set -euo pipefail
 DATA=${1:?usage: runs/ablation.sh DATA LPIPS PICTURES [INIT] [OUT]}
@@ -24,6 +24,6 @@ if [ ! -d "$OUT/blind" ]; then # the same weights, a receiver that is not told t
   sed -i 's/"noise_aware": true/"noise_aware": false/' "$OUT/blind.part/config.json"
   mv "$OUT/blind.part" "$OUT/blind"
 fi
-train scsic-512 "$OUT/blind" "$OUT/tuned" steps=600 batch=8 crop=256 adaptive_weight=true ema=0.99 condition_drop=0
+train scsic-512 "$OUT/blind" "$OUT/tuned" steps=600 lr=0.0003 batch=8 crop=256 ema=0.99 condition_drop=0
 python benchmarks/ablation.py "$PICTURES" --clean "$OUT/clean/model" --noisy "$OUT/noisy/model" --tuned "$OUT/tuned/model" \
   --crop 512 --limit 12 --lpips "$LPIPS" --out benchmarks/results/ablation.json

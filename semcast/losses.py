@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from .cascade.diffusion import add_noise, draw_noise, log_snr, sample
+from .cascade.diffusion import add_noise, draw_noise, log_snr, sample, scales
 from .cascade.encoder import LATENT_CHANNELS, STRIDE
 from .cascade.model import Cascade
 from .channel import Received, awgn
@@ -127,20 +127,22 @@ def fewstep_loss(cascade: Cascade, images: Tensor, step: Step, config, lpips: LP
 
 
 def denoise_loss(cascade: Cascade, batch: Tensor | tuple[Tensor, Tensor], step: Step, config, lpips=None) -> dict[str, Tensor]:
-    """The paper's: the squared error of the predicted epsilon, on a condition that went through the channel.
+    """The paper's: the squared error of what the network predicts (officially epsilon), on a condition that went through the channel.
 
-    Source: arXiv 2507.17416, section 3; t, weight and noise as in Stability-AI/StableCascade, train/train_b.py.
+    Source: arXiv 2507.17416, section 3; t, weight and noise as in Stability-AI/StableCascade, train/train_b.py; gdf compares in
+    the network's own terms too. (The error of epsilon is that of x0 by up to 10^4: one that predicts x0 would learn t = 0 only.)
     """
     code, noise = noisy_condition(cascade, batch, step, config)
     with torch.no_grad():
         target = batch[1] if isinstance(batch, tuple) else cascade.stage_a.encode(batch).float()
     t = (1 - step.rand() + 0.001).clamp(max=1)
     eps = pyramid_noise(target, step.generators()) if config.pyramid_noise else draw_noise(target, step.generators())
-    x = add_noise(target, t, eps)
-    _, predicted = cascade.denoise(x, t, cascade.prepare(code, noise, x.shape[-2:], guided=False))
-    error = (predicted - eps).square().mean(dim=(1, 2, 3))  # [b]
+    x0, predicted = cascade.denoise(add_noise(target, t, eps), t, cascade.prepare(code, noise, target.shape[-2:], guided=False))
+    a, b = scales(t)
+    difference = {"epsilon": predicted - eps, "x0": x0 - target, "v": a * (predicted - eps) - b * (x0 - target)}
+    error = difference[cascade.config.prediction].square().mean(dim=(1, 2, 3))  # [b]
     bucket = buckets_of(t)
-    return {"epsilon": error / step.buckets[bucket].clamp(1e-7, 1e7), "error": error.detach(), "bucket": bucket}
+    return {"denoise": error / step.buckets[bucket].clamp(1e-7, 1e7), "error": error.detach(), "bucket": bucket}
 
 
 def buckets_of(t: Tensor) -> Tensor:

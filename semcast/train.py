@@ -5,7 +5,7 @@
     decode        Stage B alone on that code, channel noise in between
     joint         encoder and Stage B together
     fewstep       Stage B on its own samples: the sampler walks to a random step, that step is trained
-    denoise       Stage B on noisy conditions by the squared error of epsilon: the paper's fine-tuning
+    denoise       Stage B on noisy conditions by the squared error of its output: the paper's fine-tuning
 
 What a step sees depends on (seed, step) alone: on a CPU an interrupted run that resumes makes the same losses as one
 that was never interrupted (some of torch's GPU kernels are not deterministic), and so do several processes that share
@@ -207,7 +207,7 @@ def backward(
 def weights(config: TrainConfig) -> dict[str, float]:
     """Of the terms of a loss; the other terms are only logged."""
     terms = ("latent", "pixel", "lpips", "thumbnail", "spectrum", "grid")
-    return {"epsilon": 1.0, "code": 1.0} | {term: getattr(config, f"{term}_weight") for term in terms}
+    return {"denoise": 1.0, "code": 1.0} | {term: getattr(config, f"{term}_weight") for term in terms}
 
 
 def check_finite(norm: Tensor, photos: Photos, config: TrainConfig, step: int) -> None:

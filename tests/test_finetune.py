@@ -57,7 +57,17 @@ def test_a_network_that_says_nothing_has_the_loss_of_white_noise(folder):
     images = Photos([folder]).crops(64, 8, seeded(0))
     terms = losses.denoise_loss(cascade, images, whole_step(8), config("denoise", batch=8))
     assert terms["error"].mean().item() == pytest.approx(1, abs=4 * (2 / (8 * 4 * 16 * 16)) ** 0.5)
-    assert torch.equal(terms["epsilon"], terms["error"])  # buckets of one
+    assert torch.equal(terms["denoise"], terms["error"])  # buckets of one
+
+
+def test_a_network_that_predicts_x0_is_compared_with_x0(folder):
+    cascade = official()
+    cascade.config = replace(cascade.config, prediction="x0")
+    for p in cascade.stage_b.clf.parameters():
+        p.zero_()
+    images = Photos([folder]).crops(64, 8, seeded(0))
+    terms = losses.denoise_loss(cascade, images, whole_step(8), config("denoise", batch=8))
+    assert torch.allclose(terms["error"], cascade.stage_a.encode(images).square().mean(dim=(1, 2, 3)), rtol=1e-5)
 
 
 def test_guidance_is_for_sampling_and_not_for_training():
@@ -111,7 +121,7 @@ def test_the_adaptive_weight_is_used_and_survives_an_interruption(tmp_path, fold
     c = config("denoise", steps=4, save_every=2, adaptive_weight=True, pyramid_noise=True, condition_drop=0.3)
     whole = train(official(), Photos([folder]), c, tmp_path / "whole", progress=False)
     rows = log(whole.parent)
-    assert rows[0]["epsilon"] == pytest.approx(rows[0]["error"])
+    assert rows[0]["denoise"] == pytest.approx(rows[0]["error"])
     buckets = load_file(whole.parent / "last" / "optimiser.safetensors")["buckets"]
     assert 0 < (buckets != 1).sum() <= 8
 
