@@ -19,12 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from quality import centre_crop, git, networks, one_row_a_line, rows_so_far, shown
+from quality import centre_crop, named, networks, one_row_a_line, rows_so_far, shown
 from tables import CROSSING, OUTAGE_SNR_DB, crossing_rows, crossings, verdict
 from torch import Tensor
 from tqdm import tqdm
 
 from semcast import packet
+from semcast.bench.measures import commit
 from semcast.cascade.checkpoint import write_text
 from semcast.channel import Received, find_channel
 from semcast.data import Photos
@@ -61,13 +62,12 @@ def main() -> None:
         "command": "python benchmarks/crossing.py " + " ".join(shown(a) for a in sys.argv[1:]),
         "model": link.cascade.config.name,
         "networks": networks(link.cascade),
-        "commit": git("rev-parse", "HEAD"),
+        "commit": commit(),
         "torch": torch.__version__,
     }
     photos, rows = Photos(args.data), rows_so_far(args.out, head)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    for index in tqdm(range(min(len(photos), args.limit or len(photos))), unit="picture"):
-        name = photos.items[index][0]
+    for index, name in enumerate(tqdm(named(photos, args.limit), unit="picture")):
         if not any(row["image"] == name for row in rows):
             image = centre_crop(to_tensor(photos.read(index)), args.crop)
             rows += [{"image": name, **row} for row in measure_picture(link, image, args.snr, args.draws, lpips)]

@@ -19,10 +19,12 @@ import torch
 from tqdm import tqdm
 
 from semcast.baselines import downscale_and_send
+from semcast.bench.measures import commit
 from semcast.cascade.checkpoint import NETWORKS, fingerprint, write_text
 from semcast.cascade.model import Cascade
 from semcast.channel import awgn
 from semcast.data import Photos
+from semcast.errors import InputError
 from semcast.images import to_tensor
 from semcast.link import Link, stream
 from semcast.lpips import load_lpips
@@ -54,13 +56,14 @@ def main() -> None:
     lpips = {name: load_lpips(name, args.lpips) for name in ("alex", "vgg")}
     photos = Photos(args.data)
     rows, digest = [], hashlib.sha256()
-    for index in tqdm(range(min(len(photos), args.limit or len(photos))), unit="picture"):
+    measured_at = commit()
+    for index, name in enumerate(tqdm(named(photos, args.limit), unit="picture")):
         pixels = photos.read(index)
         digest.update(pixels.tobytes())
         image = centre_crop(to_tensor(pixels), args.crop)
         maps = reference_maps(image, lpips)
         for snr_db in args.snr:
-            networks = lpips if not args.vgg_snr or snr_db in args.vgg_snr else {"alex": lpips["alex"]}
+            measures = lpips if not args.vgg_snr or snr_db in args.vgg_snr else {"alex": lpips["alex"]}
             received = {name: transmit(link, image, snr_db, args.draws, args.steps) for name, link in links.items()}
             if not args.no_rival:
                 uses = links["semcast"].send(image)[1].channel_uses
@@ -68,19 +71,20 @@ def main() -> None:
                 received["downscale"] = torch.cat(draws)
             for system, images in received.items():
                 for draw in range(args.draws):
-                    quality = measure(image, images[draw : draw + 1], networks, maps)
-                    rows.append({"system": system, "image": photos.items[index][0], "snr_db": snr_db, "draw": draw, **quality})
+                    quality = measure(image, images[draw : draw + 1], measures, maps)
+                    rows.append({"system": system, "image": name, "snr_db": snr_db, "draw": draw, **quality})
     model = links["semcast"].cascade.config
     record = {
         "schema": 1,
         "command": "python benchmarks/quality.py " + " ".join(shown(a) for a in sys.argv[1:]),
         "model": model.name,
         "code_id": f"{links['semcast'].code_id:04x}",
+        "networks": networks(links["semcast"].cascade),
         "steps": args.steps or model.steps,
         "dtype": str(links["semcast"].cascade.stage_b.clf[1].weight.dtype).removeprefix("torch."),
         "crop": args.crop,
         "data_sha256": digest.hexdigest(),
-        "commit": git("rev-parse", "HEAD"),
+        "commit": measured_at,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cpu": cpu_name(), "threads": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__},
         "rows": rows,
@@ -115,13 +119,29 @@ def one_row_a_line(record: dict) -> str:
 
 
 def rows_so_far(path: Path, head: dict) -> list[dict]:
-    """Rows of an interrupted run that was the same in all that `head`, the record without rows, says; else none."""
+    """Rows of an interrupted run that was the same in all that `head`, the record without rows, says, but for the commit.
+
+    Raises:
+        InputError: the file holds another run, or is damaged.
+    """
     try:
         record = json.loads(path.read_text())
+        rows = record.pop("rows")
     except FileNotFoundError:
         return []
-    rows = record.pop("rows")
-    return rows if record == head else []
+    except (ValueError, LookupError, AttributeError) as error:
+        raise InputError(f"{path} is damaged ({error}); move it away") from None
+    if record | {"commit": None} != json.loads(json.dumps(head)) | {"commit": None}:
+        raise InputError(f"{path} holds another run; move it away, or choose another --out")
+    return rows
+
+
+def named(photos: Photos, limit: int | None) -> list[str]:
+    """Names of the first `limit` pictures, which tell them apart in a result file."""
+    names = [name for name, *_ in photos.items[:limit]]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"two pictures are called {twice[0]}; measure their folders one after the other")
+    return names
 
 
 def networks(cascade: Cascade) -> dict[str, str]:

@@ -17,9 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from quality import centre_crop, git, networks, one_row_a_line, rows_so_far, shown
+from quality import centre_crop, named, networks, one_row_a_line, rows_so_far, shown
 from tqdm import tqdm
 
+from semcast.bench.measures import commit
 from semcast.cascade.checkpoint import write_text
 from semcast.channel import Received
 from semcast.combining import combine
@@ -67,13 +68,12 @@ def main() -> None:
         "command": "python benchmarks/robust.py " + " ".join(shown(a) for a in sys.argv[1:]),
         "model": cascade.config.name,
         "networks": networks(cascade),
-        "commit": git("rev-parse", "HEAD"),
+        "commit": commit(),
         "torch": torch.__version__,
     }
     photos, rows = Photos(args.data), rows_so_far(args.out, head)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    for index in tqdm(range(min(len(photos), args.limit or len(photos))), unit="picture"):
-        picture = photos.items[index][0]
+    for index, picture in enumerate(tqdm(named(photos, args.limit), unit="picture")):
         if any(row["image"] == picture for row in rows):
             continue
         image = centre_crop(to_tensor(photos.read(index)), args.crop)

@@ -31,12 +31,12 @@ CROSSING = {  # (system, error of the SNR in dB) of crossing.json
     ("digital", -6): "digital, told 6 dB too little",
 }
 RECEIVERS_TRAINED = {  # of ablation.json
-    "noisy": "trained with noise",
-    "clean": "trained without, told the noise when it receives (MMSE weights)",
-    "clean, not told": "trained without, not told",
-    "tuned, not told": "that one, fine-tuned by the paper's recipe, not told",
+    "noisy": "trained with noise from its start",
+    "clean": "trained without noise",
+    "tuned": "that one, fine-tuned by the paper's recipe",
 }
 CELLS = (("lpips", "LPIPS-Alex", 3), ("psnr_db", "PSNR dB", 2))
+NO_NOISE_DB = 100  # in ablation.json
 OUTAGE_SNR_DB = 10  # where crossing.py tries many errors
 
 
@@ -70,6 +70,12 @@ def filled(text: str) -> str:
         pattern = rf"(<!-- table {name} -->\n).*?(<!-- end {name} -->)"
         text = re.sub(pattern, lambda m, table=table: m[1] + table + "\n" + m[2], text, flags=re.S)
     return text
+
+
+def source(record: dict) -> list[str]:
+    """The lines below a table that say how it was made."""
+    pictures, draws = (len({row[key] for row in record["rows"]}) for key in ("image", "draw"))
+    return ["", f"{pictures} pictures, {draws} draw{'s' * (draws > 1)}: `{record['command']}`"]
 
 
 def quality() -> str:
@@ -118,7 +124,7 @@ def robust() -> str:
     for name, rows in groups.items():
         lpips, psnr = (mean(row[key] for row in rows) for key in ("lpips", "psnr_db"))
         lines.append(f"| {name} | {lpips:.3f} | {lpips / reference:.3f} | {psnr:.2f} |")
-    return "\n".join(lines)
+    return "\n".join(lines + source(record))
 
 
 def knowledge() -> str:
@@ -159,7 +165,7 @@ def crossing() -> str:
     lines += ["", f"The mean colour, which is what a lost picture is scored as: {score}. {verdict(groups)}"]
     if PLOT.exists():
         lines += ["", f"![LPIPS over SNR, and outage over the error of the SNR]({PLOT.name})"]
-    return "\n".join(lines)
+    return "\n".join(lines + source(record))
 
 
 def share(rows: list[dict], key: str) -> str:
@@ -180,11 +186,8 @@ def verdict(groups: dict[tuple, list[dict]]) -> str:
 
 def crossings(x: list[float], a: list[float], b: list[float]) -> list[float]:
     """Where a - b changes its sign, straight lines between the points."""
-    gaps, found = [u - v for u, v in zip(a, b)], []
-    for i in range(len(x) - 1):
-        if gaps[i] * gaps[i + 1] < 0:
-            found.append(x[i] + (x[i + 1] - x[i]) * gaps[i] / (gaps[i] - gaps[i + 1]))
-    return found
+    points = [(at, u - v) for at, u, v in zip(x, a, b) if u != v]
+    return [p + (q - p) * gap / (gap - other) for (p, gap), (q, other) in zip(points, points[1:]) if gap * other < 0]
 
 
 def outage() -> str:
@@ -202,26 +205,33 @@ def outage() -> str:
     return "\n".join(lines)
 
 
-def ablation(rows: list[dict] | None = None) -> str:
-    """Of the rows given, else of ablation.json."""
+def ablation(record: dict | None = None) -> str:
+    """Of the record given, else of ablation.json."""
+    record = record or json.loads((RESULTS / "ablation.json").read_text())
     groups = defaultdict(list)
-    for row in rows or json.loads((RESULTS / "ablation.json").read_text())["rows"]:
+    for row in record["rows"]:
         groups[row["receiver"], row["snr_db"]].append(row)
     snrs = sorted({snr for _, snr in groups})
-    heads = [f"{snr:g} dB" if snr < 99 else "no noise" for snr in snrs]
+    heads = ["no noise" if snr == NO_NOISE_DB else f"{snr:g} dB" for snr in snrs]
     lines = ["| receiver | metric | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(snrs)]
     for receiver, label in RECEIVERS_TRAINED.items():
         for key, metric, digits in CELLS:
             lines.append(f"| {label} | {metric} | " + " | ".join(average(groups[receiver, snr], key, digits) for snr in snrs) + " |")
-    at = lambda receiver, snr: float(average(groups[receiver, snr], "lpips", 5))  # noqa: E731
-    lost = at("clean, not told", 5) - at("noisy", 5)
-    lines += [
-        "",
-        f"At 1 dB the receiver trained without noise is {at('clean, not told', 1) / at('noisy', 1) - 1:.0%} worse than the one trained "
-        f"with it, {at('clean', 1) / at('noisy', 1) - 1:.0%} if it is told the noise. Of the {lost:.3f} that it loses at 5 dB, fine-tuning "
-        f"brings {(at('clean, not told', 5) - at('tuned, not told', 5)) / lost:.0%} back.",
-    ]
-    return "\n".join(lines)
+    if {1, 5, NO_NOISE_DB} <= {*snrs}:
+        lines += ["", ablation_figures({key: float(average(rows, "lpips", 5)) for key, rows in groups.items()})]
+    return "\n".join(lines + source(record))
+
+
+def ablation_figures(lpips: dict[tuple[str, float], float]) -> str:
+    """Of the mean LPIPS-Alex by receiver and SNR: what the paper's ablation is about, in a sentence or two."""
+    worse = lpips["clean", 1] / lpips["noisy", 1] - 1
+    text = (
+        f"At 1 dB the receiver trained without noise has {abs(worse):.0%} {'more' if worse > 0 else 'less'} LPIPS-Alex than the one with. "
+    )
+    lost, brought = lpips["clean", 5] - lpips["clean", NO_NOISE_DB], lpips["clean", 5] - lpips["tuned", 5]
+    most = lpips["clean", 5] - lpips["noisy", 5]
+    text += f"From no noise to 5 dB it loses {lost:.3f}; fine-tuning brings {brought:.3f} of that back"
+    return text + (f", {brought / most:.0%} of the {most:.3f} that training with noise from the start does." if most > 0 else ".")
 
 
 def steps() -> str:
@@ -232,7 +242,7 @@ def steps() -> str:
     for count, record in records.items():
         lpips = float(average(record["rows"], "lpips", 5))
         lines.append(f"| {count} | {lpips:.3f} | {lpips / reference:.3f} | {average(record['rows'], 'psnr_db', 2)} |")
-    return "\n".join(lines)
+    return "\n".join(lines + source(records[10]))
 
 
 def speed() -> str:

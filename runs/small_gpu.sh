@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# A better `small` on one GPU: the phases of small_cpu.sh at batch 64 with the perceptual losses on whole crops, from the
-# shipped weights. Not run yet; no figure is claimed. Goes on where it stopped when started again, and from bare weights
-# with a short warm-up where its folder is gone. Needs torch, torchvision, numpy, pillow, safetensors, tqdm, torchmetrics;
+# A better `small` on one GPU: the phases of small_cpu.sh at batch 64 from the
+# shipped weights. Not run yet; no figure is claimed. Goes on where it stopped when started again. Needs torch, torchvision, numpy, pillow, safetensors, tqdm, torchmetrics;
 # nothing is installed (PYTHONPATH is the repository). PARTS (optional) is where the latest weights go in parts of 15 MiB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,7 +16,7 @@ train() { # preset, model to start from, run folder, settings
   PYTHONPATH=. python3 -m semcast train --preset "$preset" --init "$init" --out "$out" --data "$DATA"/*.tar \
     --lpips "$LPIPS" --device cuda "${settings[@]}" "${resume[@]}"
 }
-parts() { # model folder: its weights in bfloat16, cut into parts that a poor line carries; put together again with cat
+parts() { # model folder: its weights in bfloat16, cut into parts; put together again with cat
   if [ -z "${PARTS:-}" ]; then return; fi
   PYTHONPATH=. python3 - "$1" "$PARTS/whole" <<'PYTHON'
 import sys

@@ -1,9 +1,17 @@
 """The settings of a training run and the presets of `semcast train`."""
 
+import math
 from dataclasses import dataclass, fields, replace
 
 from .errors import InputError
 from .losses import MARGIN, PHASES
+
+WINDOW_MIN = 32  # pixels: smaller ones vanish in VGG's pooling
+SHARES = ("lr_end", "condition_drop", "from_noise", "batch_norm_until")
+NOT_NEGATIVE = tuple(f"{term}_weight" for term in ("latent", "pixel", "lpips", "spectrum", "grid", "thumbnail")) + (
+    "latent_noise",
+    "warmup",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +66,11 @@ class TrainConfig:
             ("steps", self.steps >= 1, "1 or more"),
             ("batch", self.batch >= 1, "1 or more"),
             ("crop", self.crop >= 64 and self.crop % 64 == 0, "a multiple of 64"),
-            ("window", 0 <= self.window <= self.crop - 4 * MARGIN and self.window % 4 == 0, f"a multiple of 4, {4 * MARGIN} below crop"),
+            (
+                "window",
+                self.window in self.windows(),
+                f"0 or a multiple of 4 from {WINDOW_MIN} to crop - {4 * MARGIN}; not 0 for autoencoder",
+            ),
             ("thumbnail_weight", not self.thumbnail_weight or self.crop >= 128, "0 for crops below 128 pixels"),
             ("lr", 0 < self.lr < 1, "between 0 and 1"),
             ("accumulate", self.accumulate >= 1, "1 or more"),
@@ -69,11 +81,21 @@ class TrainConfig:
             ("fading", self.fading >= 0 and self.erasures >= 0 and self.fading + self.erasures <= 1, "shares, with erasures at most 1"),
             ("factor_min", 0.5 <= self.factor_min <= self.factor_max <= 1, "0.5 <= factor_min <= factor_max <= 1"),
             ("ema", 0 <= self.ema < 1, "0 to below 1"),
+            ("beta2", 0 <= self.beta2 < 1, "0 to below 1"),
+            ("weight_decay", 0 <= self.weight_decay < 1, "0 to below 1"),
+            ("clip", self.clip > 0, "above 0"),
+            ("seed", 0 <= self.seed < 2**32, "0 to 2^32 - 1"),
+            *((name, 0 <= getattr(self, name) <= 1, "0 to 1") for name in SHARES),
+            *((name, 0 <= getattr(self, name) < math.inf, "0 or more") for name in NOT_NEGATIVE),
             ("save_every", self.save_every >= 1, "1 or more"),
             ("sample_every", self.sample_every >= 1, "1 or more"),
         ]
         if bad := [f"{name} = {getattr(self, name)!r}, allowed: {allowed}" for name, fine, allowed in rules if not fine]:
             raise InputError("bad training settings: " + "; ".join(bad))
+
+    def windows(self) -> set[int]:
+        """Sides of the decoded window that are possible."""
+        return {*range(WINDOW_MIN, self.crop - 4 * MARGIN + 1, 4)} | ({0} if self.phase != "autoencoder" else set())
 
 
 def with_settings(config: TrainConfig, texts: list[str]) -> TrainConfig:

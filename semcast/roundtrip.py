@@ -49,12 +49,12 @@ def round_trip(
     start = time.perf_counter()
     x, header = link.send(image.to(device), factor, seed)
     payload, lost = None, False
-    sent = arrived = time.perf_counter()
+    uses, sent = 0, None
     try:
         if digital:
             payload, header = packet.prepare(x, header, link.basis, snr_db=snr_db)
             x = packet.on_air(payload, header)
-        sent = time.perf_counter()
+        uses, sent = x.shape[1], time.perf_counter()
         received = link.transmit(x, snr_db, seed)
         arrived = time.perf_counter()
         received = move(link.unpack(received, header), device)
@@ -63,10 +63,12 @@ def round_trip(
     except Lost:
         lost, result = True, packet.mean_colour(image)
     end = time.perf_counter()
+    if not uses:  # no packet could be made: the sender found that out, and the receiver had nothing to do
+        sent = arrived = end
     return RoundTrip(
         image=result,
         header=header,
-        payload_uses=x.shape[1],
+        payload_uses=uses,
         payload=payload,
         lost=lost,
         digital=digital,

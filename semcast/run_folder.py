@@ -99,7 +99,7 @@ def load(folder: Path, state: State) -> int:
     """
     try:
         return fill(folder, state)
-    except (OSError, ValueError, LookupError, RuntimeError) as error:
+    except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"the checkpoint {folder / 'last'} is damaged ({reason}); start again with another --out") from None
 
@@ -112,12 +112,16 @@ def fill(folder: Path, state: State) -> int:
     if changed := [name for name, value in state.frozen.items() if record["frozen"].get(name) != value]:
         raise InputError(f"{folder} was run with another {' and '.join(changed)}; resume with the same --init")
     learnt = load_tensors(last / "network.safetensors")
-    if missing := state.parameters.keys() - learnt.keys():
-        raise LookupError(f"it lacks {min(missing)}")
+    means, moments = load_tensors(last / "ema.safetensors"), load_tensors(last / "optimiser.safetensors")
+    wanted = {k for k in state.cascade.state_dict() if k.split(".")[0] in state.learning}
+    moved = {k.split("|")[0] for k in moments} - {"buckets"}
+    if missing := (wanted ^ learnt.keys()) | (state.ema.keys() ^ means.keys()) | (state.parameters.keys() ^ moved):
+        raise LookupError(f"{min(missing)} is missing or too many")
+    if not (type(record["step"]) is int and 0 < record["step"] <= state.config.steps):
+        raise ValueError(f"step {record['step']!r}")
     state.cascade.load_state_dict(learnt, strict=False)
-    for key, value in load_tensors(last / "ema.safetensors").items():
+    for key, value in means.items():
         state.ema[key].copy_(value)
-    moments = load_tensors(last / "optimiser.safetensors")
     state.buckets.copy_(moments.pop("buckets"))
     for name, p in state.parameters.items():
         keys = [k for k in moments if k.startswith(name + "|")]
@@ -128,7 +132,7 @@ def fill(folder: Path, state: State) -> int:
 
 def begin(folder: Path, state: State, start: int, command: str, pictures: int) -> None:
     """Write config.json, and drop the log's rows from step `start` on, which will be made again."""
-    if start:
+    if (folder / "log.jsonl").exists():
         cut_log(folder, start)
     run = {"config": asdict(state.config), "model": asdict(state.cascade.config), "command": command, "pictures": pictures}
     write_text(folder / "config.json", json.dumps(run, indent=1) + "\n")

@@ -1,5 +1,6 @@
 """README and PROTOCOL say what the code does: their commands run, their tables are computed, their links exist."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -12,8 +13,10 @@ from conftest import photo
 from PIL import Image
 from safetensors.torch import save_file
 
+from semcast.cascade.checkpoint import NETWORKS, fingerprint
 from semcast.cli import build_parser, main
 from semcast.lpips import LPIPS
+from semcast.models import load_model
 from semcast.transmitter import HEADER_BITS, SIDE_BITS
 
 ROOT = Path(__file__).parent.parent
@@ -89,6 +92,15 @@ def test_protocol_counts_the_side_information_the_code_counts():
     bits = {name: count for names, counts in rows for name, count in zip(names.split(", "), map(int, counts.split(" + ")))}
     assert bits == HEADER_BITS
     assert f"| **{SIDE_BITS}** |" in table and SIDE_BITS < 190
+
+
+def test_results_are_of_the_model_that_ships():
+    cascade = load_model("small")
+    prints = {name: fingerprint(getattr(cascade, name))[:8] for name in NETWORKS}
+    for name in ("kodak", "predictability", "robust", "crossing"):
+        record = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        assert record.get("code_id", prints["encoder"][:4]) == prints["encoder"][:4], name
+        assert record.get("networks", prints) == prints, name
 
 
 def test_help_answers_without_loading_torch():

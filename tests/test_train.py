@@ -223,10 +223,10 @@ def test_a_run_is_not_overwritten_without_resume(tmp_path, monkeypatch, photos, 
     assert files(run / "last") == before
 
 
-@pytest.mark.parametrize("name", ["state.json", "network.safetensors", "optimiser.safetensors"])
+@pytest.mark.parametrize("name", ["state.json", "network.safetensors", "ema.safetensors", "optimiser.safetensors"])
 def test_a_damaged_checkpoint_is_refused_in_one_line(name, tmp_path, photos, lpips):
     train(tiny_cascade(), photos, config(steps=1), tmp_path, lpips, progress=False)
-    (tmp_path / "last" / name).write_bytes(b"{}" if name == "state.json" else save({"other": torch.zeros(1)}))
+    (tmp_path / "last" / name).write_bytes(b"[]" if name == "state.json" else save({"other": torch.zeros(1)}))
     with pytest.raises(InputError, match=r"^the checkpoint .*last is damaged \(.*\); start again with another --out$"):
         train(tiny_cascade(), photos, config(steps=1), tmp_path, lpips, resume=True, progress=False)
 
@@ -302,6 +302,15 @@ def test_bad_settings_are_named_all_at_once():
         InputError, match="bad training settings: phase = 'both', allowed: autoencoder or code or joint or decode or fewstep or denoise"
     ):
         TrainConfig(phase="both", steps=1, lr=1e-3)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"beta2": 2.0}, {"clip": 0.0}, {"seed": 1 << 40}, {"window": 4}, {"grid_weight": math.nan}, {"from_noise": 1.5}]
+)
+def test_settings_that_would_fail_or_mean_nothing_are_refused(setting):
+    (name,) = setting
+    with pytest.raises(InputError, match=f"^bad training settings: {name} = .*, allowed: [^;]*(; not 0 for autoencoder)?$"):
+        config(**setting)
 
 
 def test_photos_are_found_in_folders_and_shards_in_a_fixed_order(folder, tmp_path):

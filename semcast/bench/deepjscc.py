@@ -164,13 +164,14 @@ def receive(received: Received, side: dict, folder: Path = WEIGHTS) -> np.ndarra
 
 
 def choose(height: int, width: int, uses: int) -> str:
-    """The largest ratio whose uses, padding aside, are at most `uses`."""
+    """The largest ratio whose uses, padding aside, are at most `uses`; else the smallest, which takes a shrunk picture."""
     for ratio, layers in LAYERS.items():
         channels, stride = layers[-1][0], math.prod(s for _, s in layers)
-        least = max(channels * height * width // (2 * stride**2), -(-channels // 2))  # one cell at least
-        if least <= uses:
+        if max(channels * height * width // (2 * stride**2), -(-channels // 2)) <= uses:  # one cell at least
             return ratio
-    raise InputError(f"{uses} channel uses are too few for deepjscc at {width}x{height} pixels: it needs {least}")
+    if 2 * uses < channels:
+        raise InputError(f"{uses} channel uses are too few for deepjscc: it needs {-(-channels // 2)}")
+    return ratio
 
 
 def cells(height: int, width: int, uses: int, channels: int, stride: int) -> tuple[int, int]:
