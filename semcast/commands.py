@@ -144,6 +144,7 @@ def receive(args) -> None:
 
 def bench(args) -> None:
     from .bench import harness, systems
+    from .bench.pictures import Pictures, SmokePictures
     from .channel import find_channel
 
     if args.list:
@@ -165,7 +166,7 @@ def bench(args) -> None:
         device=args.device,
         size=args.size,
     )
-    pictures = harness.SmokePictures() if args.smoke else harness.Pictures(args.data, args.size, args.limit)
+    pictures = SmokePictures() if args.smoke else Pictures(args.data, args.size, args.limit)
     folder, workers = make_folder(args.out), args.workers or harness.default_workers()
     with progress_bar(None, folder.name, "row") as tick:
         snrs = list(dict.fromkeys(args.snr))

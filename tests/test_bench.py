@@ -21,9 +21,7 @@ from semcast.bench.harness import (
     FEATURES,
     RECORD,
     SNR_GRID_DB,
-    Pictures,
     Setting,
-    SmokePictures,
     bench,
     count_uses,
     draw_seed,
@@ -32,6 +30,7 @@ from semcast.bench.harness import (
     read_rows,
     transmit,
 )
+from semcast.bench.pictures import Pictures, SmokePictures
 from semcast.bench.report import distances, interval, report, summarise
 from semcast.bench.systems import SYSTEMS, find_system, largest_factor
 from semcast.errors import InputError
@@ -220,6 +219,26 @@ def test_semcast_in_the_bench_is_the_link(ends, tiny_model, tmp_path):
     sent, header = link.send(to_tensor(pixels), seed=side["seed"][0])
     assert torch.equal(sent, x) and sum(bits for _, bits in side.values()) == SIDE_BITS
     assert np.array_equal((link.receive(received, header, 2)[0].permute(1, 2, 0) * 255).round().byte().numpy(), image)
+
+
+def test_semcast_digital_in_the_bench_is_its_packet_or_lost(ends, tiny_model):
+    from semcast import Link, load_model, packet
+    from semcast.phy.digital import decode
+
+    pixels, name = photo(96, 128), f"semcast-digital@{tiny_model}"
+    x, side = ends.send(name, pixels, 72, 20.0)
+    torch.set_num_threads(1)
+    link = Link(load_model(tiny_model))
+    payload, header = link.send_packet(to_tensor(pixels), 20.0, seed=side["seed"][0])
+    assert torch.equal(packet.on_air(payload, header), x) and sum(bits for _, bits in side.values()) == SIDE_BITS + packet.SIDE_BITS
+    setting = Setting(options=(("snr_mismatch_db", 0.0),))
+    received, _ = transmit(find_system(name), x, 30.0, 1, setting)
+    assert decode(received, packet.find_scheme(header))[0] == payload
+    shown = link.receive(link.unpack(payload, header), header)
+    assert np.array_equal((shown[0].permute(1, 2, 0) * 255).round().byte().numpy(), ends.receive(name, received, side))
+    received, _ = transmit(find_system(name), x, -10.0, 1, setting)
+    assert ends.receive(name, received, side) is None
+    assert ends.send(name, pixels, 72, -5.0)[0].shape == (1, 0)  # nothing fits
 
 
 @pytest.mark.parametrize("name", codecs.CODECS)

@@ -23,16 +23,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ..channel import Received, channel_uses, find_channel
-from ..data import Photos
 from ..errors import InputError
 from ..images import write_png
 from ..link import stream
 from . import measures
 from .classifier import WIDTH
 from .ends import Ends
+from .pictures import Pictures
 from .systems import FINITE_LOSS, System, family, find_system, ideal_bits, missing, semcast_uses
 
 PROTOCOL = 1  # of PROTOCOL.md's section "The bench"
@@ -43,7 +42,6 @@ SIDE_BITS_MAX = 1024  # who needs more must send it
 POWER_TOLERANCE = 1e-3
 PICTURES = 3  # of these the report shows what each system received, at the headline SNRs, draw 0
 MEASURED_NOISE = ("awgn", "rayleigh", "rayleigh-fast", "rician")  # y - h x is the noise
-CROPS = ((40, 150), (230, 250))  # of the bundled photo: left and top of the smoke run's pictures
 SNR_GRID_DB = (-5.0, 0.0, 1.0, 5.0, 10.0, 15.0, 20.0)
 SMOKE_SNRS_DB = (1.0, 10.0)
 SMOKE = ("semcast", "semcast-2steps", "semcast-1step", "stage-a", "downscale", "jpeg2000-ldpc", "hevc-ldpc", "vvc-ldpc", "avif-capacity")
@@ -80,7 +78,7 @@ Measured = tuple[dict, np.ndarray | None, dict[str, np.ndarray]]  # row, picture
 
 def bench(
     systems: list[str],
-    pictures: "Pictures",
+    pictures: Pictures,
     snrs: list[float],
     draws: int,
     out: Path,
@@ -149,7 +147,7 @@ def check_versions(rows: list[dict], systems: list[str]) -> None:
             raise InputError(f"--out holds rows of another {name} ({min(old)}, now {find_system(name).version()}); choose another --out")
 
 
-def plan(systems: list[str], pictures: "Pictures", snrs: list[float], draws: int, setting: Setting, done: set) -> Iterator[Unit]:
+def plan(systems: list[str], pictures: Pictures, snrs: list[float], draws: int, setting: Setting, done: set) -> Iterator[Unit]:
     """Units of what is not done yet, in the order of the pictures."""
     families = {}
     for system in systems:
@@ -421,49 +419,6 @@ def picture_path(out: Path, row: dict) -> Path:
     folder = out / "pictures"
     folder.mkdir(exist_ok=True)
     return folder / f"{hashlib.sha256(words.encode()).hexdigest()[:20]}.png"
-
-
-# Pictures
-
-
-class Pictures:
-    """Pictures of a run by index, cropped: `names`, `read`."""
-
-    def __init__(self, sources: list[Path], size: int | None = None, limit: int | None = None):
-        self.photos, self.size = Photos(sources), size
-        self.names = [name for name, *_ in self.photos.items][:limit]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def read(self, index: int) -> np.ndarray:
-        return np.ascontiguousarray(centre_crop(self.photos.read(index), self.size, self.names[index]))
-
-
-class SmokePictures:
-    """Two crops of the bundled photo."""
-
-    names = ["astronaut, face", "astronaut, shuttle"]
-    size = 256
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def read(self, index: int) -> np.ndarray:
-        with Image.open(Path(__file__).parents[1] / "assets" / "astronaut.jpg") as photo:
-            left, top = CROPS[index]
-            return np.array(photo.convert("RGB").crop((left, top, left + self.size, top + self.size)))
-
-
-def centre_crop(pixels: np.ndarray, side: int | None, name: str) -> np.ndarray:
-    """uint8 [H, W, 3] -> [side, side, 3]."""
-    if side is None:
-        return pixels
-    height, width = pixels.shape[:2]
-    if min(height, width) < side:
-        raise InputError(f"{name} is {width}x{height} pixels; --size {side} cannot be cut out of it")
-    top, left = (height - side) // 2, (width - side) // 2
-    return pixels[top : top + side, left : left + side]
 
 
 def default_workers() -> int:

@@ -24,11 +24,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .. import __version__
+from .. import __version__, packet
 from ..channel import Received
-from ..errors import InputError
+from ..errors import InputError, Lost
+from ..frame import VERSION
 from ..images import to_pixels, to_tensor
 from ..phy.capacity import capacity, normal_approximation
+from ..transmitter import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, HEADER_BITS, Header
 from . import codecs, deepjscc
 
 FINITE_LOSS = 0.01  # block error probability of the `finite` links
@@ -50,26 +52,43 @@ class System(NamedTuple):
 
 
 def send_semcast(pixels: np.ndarray, uses: int, snr_db: float, model: str, device: str) -> tuple[torch.Tensor, Side]:
-    from ..frame import VERSION
-    from ..transmitter import FACTOR_UNIT, HEADER_BITS
+    x, header = encode_semcast(pixels, uses, model, device)
+    return x, header_side(header)
 
+
+def encode_semcast(pixels: np.ndarray, uses: int, model: str, device: str) -> tuple[torch.Tensor, Header]:
     link = load_link(model, device, True)
     factor = largest_factor(*pixels.shape[:2], uses, link.cascade.config.factor)
     seed = zlib.crc32(pixels.tobytes())  # of the receiver's diffusion noise
-    x, header = link.send(to_tensor(pixels).to(device), factor, seed)
+    return link.send(to_tensor(pixels).to(device), factor, seed)
+
+
+def header_side(header: Header) -> Side:
     kinds = {"version": VERSION, "factor": round(header.factor * FACTOR_UNIT), "gain": float16_bits(header.gain)}
     values = {name: kinds.get(name, getattr(header, name, 0)) for name in HEADER_BITS}
     values["header_crc"] = zlib.crc32(str(values).encode())
-    return x, {name: (values[name], bits) for name, bits in HEADER_BITS.items()}
+    return {name: (values[name], bits) for name, bits in HEADER_BITS.items()}
 
 
-def receive_semcast(received: Received, side: Side, model: str, device: str, steps: int | None) -> np.ndarray:
-    from ..transmitter import FACTOR_UNIT, Header
+def send_digital(pixels: np.ndarray, uses: int, snr_db: float, model: str, device: str) -> tuple[torch.Tensor, Side]:
+    """The same code as a packet of bytes (`--mode digital`)."""
+    x, header = encode_semcast(pixels, uses, model, device)
+    try:
+        payload, header = packet.prepare(x, header, load_link(model, device, True).basis, snr_db)
+    except Lost:  # nothing fits
+        return torch.zeros(1, 0, dtype=torch.complex64), header_side(header) | mean_colour(pixels)
+    return packet.on_air(payload, header), header_side(header) | mean_colour(pixels)
 
+
+def receive_semcast(received: Received, side: Side, model: str, device: str, steps: int | None) -> np.ndarray | None:
     values = {field.name: side[field.name][0] for field in dataclasses.fields(Header) if field.name in side}
     header = Header(**values | {"factor": values["factor"] / FACTOR_UNIT, "gain": float16(values["gain"])})
-    received = Received(*(part.to(device) for part in received))
-    return to_pixels(load_link(model, device, False).receive(received, header, steps))
+    link = load_link(model, device, False)
+    try:
+        received = link.unpack(received, header)
+    except Lost:
+        return None
+    return to_pixels(link.receive(Received(*(part.to(device) for part in received)), header, steps))
 
 
 @functools.lru_cache(maxsize=2)
@@ -82,8 +101,6 @@ def load_link(model: str, device: str, low_memory: bool):
 
 def largest_factor(height: int, width: int, uses: int, default: float) -> float:
     """The factor that sends most symbols within `uses`; of several the one nearest the model's default."""
-    from ..transmitter import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT
-
     factors = [i / FACTOR_UNIT for i in range(round(FACTOR_MIN * FACTOR_UNIT), round(FACTOR_MAX * FACTOR_UNIT) + 1)]
     counts = {factor: semcast_uses(height, width, factor) for factor in factors}
     if min(counts.values()) > uses:
@@ -92,8 +109,6 @@ def largest_factor(height: int, width: int, uses: int, default: float) -> float:
 
 
 def semcast_uses(height: int, width: int, factor: float) -> int:
-    from ..transmitter import Header
-
     return Header(0, height, width, factor, 1.0, 0).channel_uses
 
 
@@ -115,6 +130,12 @@ def semcast(model: str, device: str, steps: int | None) -> System:
     about = f"semcast, {f'{steps} diffusion step' + 's' * (steps > 1) if steps else 'as many diffusion steps as the model asks for'}"
     send, receive = partial(send_semcast, model=model, device=device), partial(receive_semcast, model=model, device=device, steps=steps)
     return System(about, send, receive, version=partial(model_version, model))
+
+
+def semcast_digital(model: str, device: str) -> System:
+    send, receive = partial(send_digital, model=model, device=device), partial(receive_semcast, model=model, device=device, steps=None)
+    about = "semcast's code as a packet of bytes over 5G LDPC and QAM chosen by the SNR"
+    return System(about, send, receive, digital=True, needs=("sionna", "constriction"), version=partial(model_version, model))
 
 
 # Analog rivals without a trained transmitter
@@ -184,9 +205,7 @@ def send_codec(codec: str, link: str, pixels: np.ndarray, uses: int, snr_db: flo
     budget = ideal_bits(link, uses, snr_db) // 8 if mcs is None else digital.plan(uses, mcs).payload_bytes
     found = codecs.fit(codec, pixels, budget)
     payload, scale = found or (b"", 0)
-    mean = pixels.reshape(-1, 3).mean(axis=0).round().astype(int).tolist()
-    side = {**sides(pixels), **{name: (value, 8) for name, value in zip(("red", "green", "blue"), mean)}, "size": (len(payload), 16)}
-    side["scale"] = (scale, 2)
+    side = {**sides(pixels), **mean_colour(pixels), "size": (len(payload), 16), "scale": (scale, 2)}
     if link == "ldpc":
         side["scheme"] = (digital.TABLE.index(mcs) if mcs else 0, 5)
     if link in ("capacity", "finite"):
@@ -213,6 +232,12 @@ def ideal_bits(link: str, uses: int, snr_db: float) -> int:
 
 def sides(pixels: np.ndarray) -> Side:
     return {"height": (pixels.shape[0], 16), "width": (pixels.shape[1], 16)}
+
+
+def mean_colour(pixels: np.ndarray) -> Side:
+    """24 bits: what is shown of a lost picture."""
+    mean = pixels.reshape(-1, 3).mean(axis=0).round().astype(int).tolist()
+    return {name: (value, 8) for name, value in zip(("red", "green", "blue"), mean)}
 
 
 def float16_bits(value: float) -> int:
@@ -245,6 +270,7 @@ MODELS = {  # those with networks, of any model: "semcast@MODEL_NAME_OR_DIR"
     "semcast": partial(semcast, steps=None),
     "semcast-2steps": partial(semcast, steps=2),
     "semcast-1step": partial(semcast, steps=1),
+    "semcast-digital": semcast_digital,
     "stage-a": stage_a,
 }
 SYSTEMS = {
