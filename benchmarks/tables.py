@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def tables() -> dict[str, str]:
-    makers = [quality, predictability, speed, robust, knowledge, crossing, outage, ablation, steps]
+    makers = [quality, predictability, speed, robust, knowledge, crossing, outage, packet_gain, ablation, steps]
     return {make.__name__: made(make) for make in makers}
 
 
@@ -203,6 +203,17 @@ def outage() -> str:
         lines.append(f"| {system} | outage | " + " | ".join(share(r, "outage") for r in rows) + " |")
         lines.append(f"| {system} | LPIPS-Alex | " + " | ".join(average(r, "lpips", 3) for r in rows) + " |")
     return "\n".join(lines)
+
+
+def packet_gain() -> str:
+    """Bytes of a packet at one error, by its transforms."""
+    record = json.loads((RESULTS / "packet_gain.json").read_text())
+    groups = defaultdict(list)
+    for row in record["rows"]:
+        groups[row["transforms"]].append(row["size_bytes"])
+    lines = [f"| transforms | bytes at {record['error_db']:g} dB |", "|---|---|"]
+    lines += [f"| {name} | {mean(sizes):.0f} |" for name, sizes in groups.items()]
+    return "\n".join(lines + source(record))
 
 
 def ablation(record: dict | None = None) -> str:

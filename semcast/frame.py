@@ -26,7 +26,7 @@ from .phy import digital
 from .transmitter import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, SIDE_MAX, SIDE_MIN, Header, stamp
 
 MAGIC = b"SEMC"
-VERSION = 2
+VERSION = 3
 HEADER = struct.Struct("<4sBBHHHBBeIIIIII")  # MAGIC .. payload CRC; its own CRC-32 follows
 CRC = struct.Struct("<I")
 START = HEADER.size + CRC.size

@@ -1,14 +1,15 @@
 """semcast in digital clothes: symbols x -> a packet of bytes -> what an analog receiver can use.
 
-x [1, k] -> code [16, hz, wz] -> KLT over the 16 channels -> DCT over hz x wz -> quantised -> entropy-coded -> bytes
-Both ends compute the KLT from the encoder's codes of the bundled photo, so it costs nothing. Gaussian rate at
--8 dB error, 12 Kodak photos, an earlier `small` whose codes filled 5 of 16 dimensions: 367 bytes as it is, 140 after KLT and DCT.
+x [1, k] -> code [16, hz, wz] -> KLT over the 16 channels -> DCT over hz x wz of the strongest -> quantised -> entropy-coded -> bytes
+Both ends compute the KLT from the encoder's codes of the bundled photo, so it costs nothing. What the transforms are worth:
+`benchmarks/packet_gain.py`.
 The range coder is constriction's (`semcast[phy]`). Layout of a packet: PROTOCOL.md.
 """
 
 import copy
 import functools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -26,6 +27,7 @@ from .transmitter import Header, demodulate, encode, stamp
 NO_CHANNEL = 255  # `Header.scheme` of a packet made for no channel; 1 .. 16 are rows of `digital.TABLE`
 SIDE_BITS = 24  # beside the header: the mean colour, which is all there is of a lost picture
 SIZE_MIN, SIZE_MAX = 16, 2048  # bytes to ask for; the largest holds where there is no channel
+SMOOTH = 4  # strongest directions, which change slowly from cell to cell; the DCT would only spread the others' few large numbers
 BASIS_FACTOR = 0.75  # at both ends, whatever a picture's `factor` is
 STEP_MAX, STEPS_PER_OCTAVE = 32.0, 24  # of 256 steps; unit power
 NOISE_UNIT_DB = 0.2
@@ -136,7 +138,7 @@ def unpack(data: bytes, shape: tuple[int, int, int], basis: np.ndarray) -> Recei
     return Received(x / (1 - error), torch.ones(1, 1, dtype=x.dtype), torch.full((1, 1), error / (1 - error)))
 
 
-# Transforms, both orthonormal
+# Transforms, all orthonormal
 
 
 @torch.inference_mode()
@@ -157,12 +159,14 @@ def make_basis(encoder: Encoder) -> np.ndarray:
 
 def transform(x: Tensor, shape: tuple[int, int, int], basis: np.ndarray) -> np.ndarray:
     """x [1, k] -> numbers [16, hz, wz] of the same energy."""
-    code = demodulate(x.cpu(), 1.0, shape)[0].double().numpy()
-    return np.einsum("cd,dij,ki,lj->ckl", basis, code, dct(shape[1]), dct(shape[2]), optimize=True)
+    numbers = np.einsum("cd,dij->cij", basis, demodulate(x.cpu(), 1.0, shape)[0].double().numpy())
+    numbers[:SMOOTH] = dct(shape[1]) @ numbers[:SMOOTH] @ dct(shape[2]).T
+    return numbers
 
 
 def inverse_transform(numbers: np.ndarray, basis: np.ndarray) -> Tensor:
-    code = np.einsum("cd,ckl,ki,lj->dij", basis, numbers, dct(numbers.shape[1]), dct(numbers.shape[2]), optimize=True)
+    smooth = dct(numbers.shape[1]).T @ numbers[:SMOOTH] @ dct(numbers.shape[2])
+    code = np.einsum("cd,cij->dij", basis, np.concatenate([smooth, numbers[SMOOTH:]]))
     real, imag = torch.from_numpy(code).float().reshape(1, -1).chunk(2, dim=1)  # [1, k] each
     return torch.complex(real, imag)
 
@@ -186,7 +190,7 @@ def dequantise(q: np.ndarray, scales: np.ndarray, index: int) -> np.ndarray:
     """The mean of all numbers that became q, as the Laplace distribution of q's group has it. Zero stays zero."""
     decay = -8 * np.log([1e-9, *(root(s) for s in range(1, SCALES))])  # a step
     inside = 1 / decay - 1 / np.expm1(decay)  # of a step, from its lower end
-    offset = inside[scales[:, groups(q.shape[1:])]] - EIGHTHS / 8
+    offset = inside[np.take_along_axis(scales, groups(q.shape).reshape(len(q), -1), axis=1)].reshape(q.shape) - EIGHTHS / 8
     return np.sign(q) * (np.abs(q) + offset) * step(index)
 
 
@@ -199,11 +203,23 @@ def step(index: int) -> float:
 
 
 @functools.lru_cache(maxsize=16)
-def groups(sides: tuple[int, int]) -> np.ndarray:
-    """Octaves of frequency: [hz, wz] of 0, 1, ... for the larger of both frequencies below 2, 4, ... of the longer side's."""
-    longest = max(sides)
-    frequency = np.maximum.outer(*(np.arange(n) * longest // n for n in sides))
-    return np.frexp(np.maximum(frequency, 1))[1] - 1
+def groups(shape: tuple[int, int, int]) -> np.ndarray:
+    """Which group of its channel each number belongs to, [16, hz, wz] of 0, 1, ...
+
+    After a DCT, octaves of frequency: the larger of both frequencies below 2, 4, ... of the longer side's. Else all one.
+    """
+    sides = shape[1:]
+    frequency = np.maximum.outer(*(np.arange(n) * max(sides) // n for n in sides))
+    at = np.zeros(shape, dtype=int)
+    at[:SMOOTH] = np.frexp(np.maximum(frequency, 1))[1] - 1
+    return at
+
+
+def coded(shape: tuple[int, int, int]) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(channel, group, where [hz, wz] it is) in the order in which groups are coded."""
+    for c, at in enumerate(groups(shape)):
+        for group in range(at.max() + 1):
+            yield c, group, at == group
 
 
 @functools.cache
@@ -219,12 +235,12 @@ def largest(s: int) -> int:
 
 def choose_scales(q: np.ndarray) -> np.ndarray | None:
     """The scale [16, groups] that codes each group with the fewest bits; None if numbers are too large for any."""
-    at, s = groups(q.shape[1:]), np.arange(1, SCALES)
+    s = np.arange(1, SCALES)
     u, room = np.array([root(i) for i in s]), np.array([largest(i) for i in s])
     nats_zero, nats_first, nats_next = -np.log1p(-(u ** (8 - EIGHTHS))), -np.log(u ** (8 - EIGHTHS) * (1 - u**8) / 2), -8 * np.log(u)
-    scales = np.zeros((len(q), at.max() + 1), dtype=int)
-    for c, group in np.ndindex(scales.shape):
-        sizes = np.abs(q[c][at == group])
+    scales = np.zeros((len(q), groups(q.shape).max() + 1), dtype=int)
+    for c, group, where in coded(q.shape):
+        sizes = np.abs(q[c][where])
         if sizes.any():
             count, total = np.count_nonzero(sizes), sizes.sum()
             nats = (len(sizes) - count) * nats_zero + count * nats_first + (total - count) * nats_next
@@ -246,7 +262,7 @@ def number_model(s: int):
 
 @functools.lru_cache(maxsize=64)
 def scale_model(last: int):
-    """Of a scale, given that of the octave below, or of the lowest octave of the channel before."""
+    """Of a scale, given that of the group before, or of the first group of the channel before."""
     s = np.arange(SCALES)
     chance = np.ldexp(1.0, -np.abs(s - max(last - 1, 0))) + 1 / 64
     chance[0] += 8 if last == 0 else 0.5 if last < 4 else 0
@@ -254,27 +270,25 @@ def scale_model(last: int):
 
 
 def entropy_encode(q: np.ndarray, scales: np.ndarray) -> bytes:
-    coder, at = constriction().stream.queue.RangeEncoder(), groups(q.shape[1:])
-    for c in range(len(q)):
-        for group in range(scales.shape[1]):
-            s = int(scales[c, group])
-            coder.encode(s, scale_model(before(scales, c, group)))
-            if s:
-                coder.encode((q[c][at == group] + largest(s)).astype(np.int32), number_model(s))
+    coder = constriction().stream.queue.RangeEncoder()
+    for c, group, where in coded(q.shape):
+        s = int(scales[c, group])
+        coder.encode(s, scale_model(before(scales, c, group)))
+        if s:
+            coder.encode((q[c][where] + largest(s)).astype(np.int32), number_model(s))
     return coder.get_compressed().astype(">u4").tobytes()
 
 
 def entropy_decode(data: bytes, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Bytes -> (q [16, hz, wz], scales [16, groups]). Zeros after the end may be missing, and bytes after it mean nothing."""
-    at = groups(shape[1:])
-    q, scales = np.zeros(shape, dtype=np.int64), np.zeros((shape[0], at.max() + 1), dtype=int)
+    q, scales = np.zeros(shape, dtype=np.int64), np.zeros((shape[0], groups(shape).max() + 1), dtype=int)
     words = np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32)
     coder = constriction().stream.queue.RangeDecoder(words)
     try:
-        for c, group in np.ndindex(scales.shape):
+        for c, group, where in coded(shape):
             s = scales[c, group] = coder.decode(scale_model(before(scales, c, group)))
             if s:
-                q[c][at == group] = coder.decode(number_model(int(s)), int((at == group).sum())) - largest(int(s))
+                q[c][where] = coder.decode(number_model(int(s)), int(where.sum())) - largest(int(s))
     except (AssertionError, ValueError):
         raise InputError("the packet is damaged (it decodes to no numbers); fetch it again") from None
     return q, scales

@@ -129,7 +129,7 @@ def test_layout_is_the_documented_one(name, kind, counts, tmp_path):
         fields(data)
         == {
             "magic": b"SEMC",
-            "version": 2,
+            "version": 3,
             "kind": kind,
             "code_id": 0xBEEF,
             "height": 100,
@@ -208,8 +208,8 @@ def test_impossible_field_is_refused_by_name_even_with_right_checksums(name, bla
 
 
 def test_version_is_checked_before_anything_a_version_may_change(frame):
-    for version in (1, 3):
-        message = f"x.sem is a frame of version {version}; this semcast reads version 2, so send it again"
+    for version in (2, 4):
+        message = f"x.sem is a frame of version {version}; this semcast reads version 3, so send it again"
         assert refusal(edited(frame, version=version) + b"more") == message
 
 

@@ -58,7 +58,7 @@ def make_frames(zoo: Path) -> None:
     data = (zoo / "y.sem").read_bytes()
     flipped, newer = bytearray(data), bytearray(data)
     flipped[-1] ^= 1
-    newer[4] = 3
+    newer[4] = 4
     for name, content in (("tail", data + b"\0"), ("head", data[:30]), ("cut", data[:-9]), ("flipped", flipped), ("newer", newer)):
         (zoo / f"{name}.sem").write_bytes(content)
     (zoo / "empty.sem").write_bytes(b"")
@@ -141,7 +141,7 @@ CASES = [  # command line, what it must be told
     (f"receive head.sem {RECEIVE}", "head.sem is truncated: 30 bytes do not hold the 44-byte header; fetch it again"),
     *((f"receive {n}.sem {RECEIVE}", "where its header says 632; it is truncated or has something appended") for n in ("cut", "tail")),
     (f"receive flipped.sem {RECEIVE}", "flipped.sem has damaged samples (CRC mismatch); fetch it again"),
-    (f"receive newer.sem {RECEIVE}", "newer.sem is a frame of version 3; this semcast reads version 2, so send it again"),
+    (f"receive newer.sem {RECEIVE}", "newer.sem is a frame of version 4; this semcast reads version 3, so send it again"),
     (f"receive big.sem {RECEIVE}", f"no frame is larger than {MAX_BYTES}"),
     (f"receive nothing {RECEIVE}", "nothing is a folder; name a frame"),
     (f"receive gone.sem {RECEIVE}", "cannot read gone.sem: No such file or directory"),

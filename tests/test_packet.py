@@ -76,8 +76,11 @@ def test_entropy_code_is_as_short_as_the_distribution_allows():
 
 
 def test_groups_are_octaves_of_frequency():
-    assert groups((12, 12))[0].tolist() == [0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3] and np.array_equal(groups((12, 12)), groups((12, 12)).T)
-    assert groups((1, 1)).tolist() == [[0]] and groups((2, 8))[:, 0].tolist() == [0, 2]  # the second of 2 is as high as the fifth of 8
+    at = groups((16, 12, 12))
+    assert at[0, 0].tolist() == [0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3] and np.array_equal(at[0], at[0].T)
+    assert groups((16, 1, 1))[3].tolist() == [[0]]
+    assert groups((16, 2, 8))[3, :, 0].tolist() == [0, 2]  # the second of 2 is as high as the fifth of 8
+    assert not at[packet.SMOOTH :].any()
 
 
 @pytest.mark.parametrize("shape", [SHAPE, (16, 1, 1), (16, 6, 4), (16, 24, 24)], ids=str)

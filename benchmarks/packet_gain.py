@@ -1,0 +1,78 @@
+"""What the transforms of `--mode digital` are worth: bytes of a packet at one quality, without and with KLT and DCT.
+
+    python benchmarks/packet_gain.py DATA --crop 512 --out benchmarks/results/packet_gain.json
+
+For every picture and set of transforms the coarsest quantiser whose error (of x, which has unit power) is at most ERROR_DB, and the
+bytes of its packet.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+from quality import centre_crop, named, networks, one_row_a_line, shown
+from tqdm import tqdm
+
+from semcast import packet
+from semcast.bench.measures import commit
+from semcast.cascade.checkpoint import write_text
+from semcast.cascade.encoder import LATENT_CHANNELS
+from semcast.data import Photos
+from semcast.images import to_tensor
+from semcast.link import Link
+from semcast.models import load_model
+
+ERROR_DB = -8.0
+TRANSFORMS = {  # name: KLT or not, how many of the channels go through the DCT
+    "none": (False, 0),
+    "KLT": (True, 0),
+    f"KLT, DCT of the {packet.SMOOTH} strongest": (True, packet.SMOOTH),
+    "KLT, DCT of all": (True, LATENT_CHANNELS),
+}
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("data", type=Path, nargs="+", help="folders, tar files or pictures")
+    p.add_argument("--crop", type=int, help="centre crop to a square of this side, default: whole pictures")
+    p.add_argument("--limit", type=int, help="only the first N pictures")
+    p.add_argument("--model", default="small")
+    p.add_argument("--out", type=Path, required=True)
+    args = p.parse_args()
+    link, photos, rows = Link(load_model(args.model)), Photos(args.data), []
+    for index, name in enumerate(tqdm(named(photos, args.limit), unit="picture")):
+        x, header = link.send(centre_crop(to_tensor(photos.read(index)), args.crop))
+        for transforms, (klt, packet.SMOOTH) in TRANSFORMS.items():
+            packet.groups.cache_clear()
+            numbers = packet.transform(x, header.code_shape, link.basis if klt else np.eye(LATENT_CHANNELS))
+            rows.append({"image": name, "transforms": transforms, "draw": 0, "size_bytes": size_bytes(numbers)})
+    record = {
+        "schema": 1,
+        "command": "python benchmarks/packet_gain.py " + " ".join(shown(a) for a in sys.argv[1:]),
+        "networks": networks(link.cascade),
+        "commit": commit(),
+        "error_db": ERROR_DB,
+        "rows": rows,
+    }
+    write_text(args.out, one_row_a_line(record))
+    for transforms in TRANSFORMS:
+        sizes = [row["size_bytes"] for row in rows if row["transforms"] == transforms]
+        print(json.dumps({"transforms": transforms, "size_bytes": round(sum(sizes) / len(sizes), 1)}))
+
+
+def size_bytes(numbers: np.ndarray) -> int:
+    """Of the packet with the coarsest step whose error is at most ERROR_DB."""
+    for index in range(256):
+        q = packet.quantise(numbers, index)
+        scales = packet.choose_scales(q)
+        error = 2 * np.square(numbers - packet.dequantise(q, scales, index)).mean()
+        if 10 * math.log10(error) <= ERROR_DB:
+            return len(packet.attempt(numbers, index, 1 << 16))
+    raise AssertionError("256 steps are fine enough for any error")
+
+
+if __name__ == "__main__":
+    main()
