@@ -1,10 +1,12 @@
 """The scripts in benchmarks/ run, their rows are what they say, and the ignorant receiver is told one variance."""
 
 import json
+import math
 import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,12 +14,14 @@ from safetensors.torch import save_file
 from test_channel import gaussian, seeded
 
 import semcast
+from semcast import packet
 from semcast.channel import find_channel
 from semcast.lpips import LPIPS
 from semcast.receiver import condition
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import crossing  # noqa: E402
+import packet_gain  # noqa: E402
 import robust  # noqa: E402
 import tables  # noqa: E402
 
@@ -62,6 +66,20 @@ def test_crossing_runs(tiny_model, lpips, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(crossing, "measure_picture", lambda *_: touched.append(1))
     crossing.main()  # the same command goes on where it stopped: at the end
     assert not touched and capsys.readouterr().out.splitlines()[-1] == before.splitlines()[-1]
+
+
+def test_transforms_of_a_packet_are_compared_at_one_error(tiny_model, tmp_path, monkeypatch):
+    numbers = np.random.default_rng(0).normal(scale=0.5**0.5, size=(16, 12, 12))
+    least = numbers.size * -packet_gain.ERROR_DB / 10 * math.log2(10) / 2 / 8  # bytes, by the rate-distortion function
+    assert least < packet_gain.size_bytes(numbers) < 1.35 * least  # a scalar quantiser pays 1/4 bit a number, a model of Laplace numbers 8 %
+
+    out = tmp_path / "gain.json"
+    argv = ["packet_gain.py", PHOTO, "--crop", 128, "--model", tiny_model, "--out", out]
+    monkeypatch.setattr(sys, "argv", [str(a) for a in argv])
+    monkeypatch.setattr(packet, "SMOOTH", packet.SMOOTH)  # put back after the test
+    packet_gain.main()
+    packet.groups.cache_clear()
+    assert [row["transforms"] for row in json.loads(out.read_text())["rows"]] == list(packet_gain.TRANSFORMS)
 
 
 def test_every_point_of_crossing_is_measured_once():
