@@ -36,6 +36,13 @@ RECEIVERS_TRAINED = {  # of ablation.json
     "tuned": "that one, fine-tuned by the paper's recipe",
 }
 CELLS = (("lpips", "LPIPS-Alex", 3), ("psnr_db", "PSNR dB", 2))
+HEADLINE = (
+    ("lpips_vgg", "LPIPS-VGG", 3),
+    ("dists", "DISTS", 3),
+    ("ms_ssim", "MS-SSIM", 3),
+    ("delta_e", "colour error dE2000", 2),
+    ("top1_in_top5", "best label in the top 5", 2),
+)
 NO_NOISE_DB = 100  # in ablation.json
 OUTAGE_SNR_DB = 10  # where crossing.py tries many errors
 
@@ -53,7 +60,7 @@ def main() -> None:
 
 
 def tables() -> dict[str, str]:
-    makers = [quality, predictability, speed, robust, knowledge, crossing, outage, packet_gain, ablation, steps]
+    makers = [quality, predictability, speed, robust, knowledge, crossing, outage, packet_gain, ablation, steps, bench, bench_headline]
     return {make.__name__: made(make) for make in makers}
 
 
@@ -254,6 +261,45 @@ def steps() -> str:
         lpips = float(average(record["rows"], "lpips", 5))
         lines.append(f"| {count} | {lpips:.3f} | {lpips / reference:.3f} | {average(record['rows'], 'psnr_db', 2)} |")
     return "\n".join(lines + source(records[10]))
+
+
+def bench_groups(record: dict) -> dict[str, dict[float, list[dict]]]:
+    """system -> SNR -> rows, in the order in which systems were named."""
+    groups = {system: defaultdict(list) for system in record["systems"]}
+    for row in record["rows"]:
+        groups[row["system"]][row["snr_db"]].append(row)
+    return groups
+
+
+def bench() -> str:
+    """Every system at equal uses: LPIPS-Alex, PSNR and lost pictures over the SNR."""
+    record = json.loads((RESULTS / "bench_kodak.json").read_text())
+    snrs = sorted({row["snr_db"] for row in record["rows"]})
+    at = " / ".join(f"{snr:g}" for snr in snrs) + " dB"
+    lines = [f"| system | LPIPS-Alex at {at} | PSNR dB | lost | side information, bits |", "|---" * 5 + "|"]
+    for system, groups in bench_groups(record).items():
+        cells = [" / ".join(average(groups[snr], key, digits) for snr in snrs) for key, _, digits in CELLS]
+        lost = " / ".join(share(groups[snr], "lost").removesuffix(" %") for snr in snrs) + " %"
+        lines.append(f"| `{system}` | {' | '.join(cells)} | {lost} | {max(row['side_bits'] for row in groups[snrs[0]])} |")
+    return "\n".join(lines + bench_source(record))
+
+
+def bench_headline() -> str:
+    """The slow metrics, at the headline SNR."""
+    record = json.loads((RESULTS / "bench_kodak.json").read_text())
+    (snr,) = {row["snr_db"] for row in record["rows"] if row["headline"]}
+    lines = ["| system | " + " | ".join(label for _, label, _ in HEADLINE) + " |", "|---" * (len(HEADLINE) + 1) + "|"]
+    for system, groups in bench_groups(record).items():
+        lines.append(f"| `{system}` | " + " | ".join(average(groups[snr], key, digits) for key, _, digits in HEADLINE) + " |")
+    return "\n".join(lines + ["", f"At {snr:g} dB."])
+
+
+def bench_source(record: dict) -> list[str]:
+    pictures, draws = (len({row[key] for row in record["rows"]}) for key in ("image", "draw"))
+    crop = f"--size {record['size']} " if record["size"] else ""
+    snrs = " ".join(f"{snr:g}" for snr in sorted({row["snr_db"] for row in record["rows"]}))
+    command = f"semcast bench --data kodak {crop}--limit {pictures} --draws {draws} --snr {snrs} --channel {record['channel']}"
+    return ["", f"{pictures} pictures, {draws} draws, {record['rows'][0]['uses']} channel uses each: `{command} --systems ...`"]
 
 
 def speed() -> str:

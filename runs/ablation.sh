@@ -13,7 +13,7 @@ train() { # preset, model to start from, run folder, settings
   shift 3
   for setting in "$@"; do settings+=(--set "$setting"); done
   if [ -d "$out/last" ]; then resume=(--resume); fi
-  semcast train --preset "$preset" --init "$init" --out "$out" --data "$DATA"/*.tar --lpips "$LPIPS" "${settings[@]}" "${resume[@]}"
+  semcast train --preset "$preset" --init "$init" --out "$out" --data "$DATA" --lpips "$LPIPS" "${settings[@]}" "${resume[@]}"
 }
 decode=(steps=800 lr=0.001 lr_end=0.4 warmup=30 ema=0.995)
 train code "$INIT" "$OUT/encoder"

@@ -6,7 +6,7 @@ set -euo pipefail
 KODAK=${1:?usage: runs/bench_kodak.sh KODAK LPIPS [OUT]}
 LPIPS=${2:?usage: runs/bench_kodak.sh KODAK LPIPS [OUT]}
 OUT=${3:-out/bench-kodak}
-SYSTEMS=(semcast semcast-2steps semcast-1step stage-a downscale)
+SYSTEMS=(semcast semcast-2steps semcast-1step semcast-digital stage-a deepjscc downscale)
 for codec in jpeg2000 hevc vvc avif; do SYSTEMS+=("$codec"-{ldpc,fixed,capacity,finite}); done
 semcast bench --systems "${SYSTEMS[@]}" --data "$KODAK" --size 512 --lpips "$LPIPS" --out "$OUT" \
   --snr -5 0 1 5 10 15 20 --headline 1 10 20 --draws 3 --channel awgn --uses same

@@ -11,7 +11,7 @@ train() { # preset, model to start from, run folder, settings
   for setting in "$@"; do settings+=(--set "$setting"); done
   local resume=()
   if [ -d "$out/last" ]; then resume=(--resume); fi
-  semcast train --preset "$preset" --init "$init" --out "$out" --data "$DATA"/*.tar --lpips "$LPIPS" "${settings[@]}" "${resume[@]}"
+  semcast train --preset "$preset" --init "$init" --out "$out" --data "$DATA" --lpips "$LPIPS" "${settings[@]}" "${resume[@]}"
 }
 # Stage A; the encoder alone on the linear code; Stage B alone on that code; both together; Stage B on its own samples.
 # What was run started `code` and `decode` from an earlier model of half an hour's training, whose Stage B had begun to

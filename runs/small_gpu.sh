@@ -13,7 +13,7 @@ train() { # preset, model to start from, run folder, settings
   for setting in "$@"; do settings+=(--set "$setting"); done
   local resume=()
   if [ -d "$out/last" ]; then resume=(--resume); fi
-  PYTHONPATH=. python3 -m semcast train --preset "$preset" --init "$init" --out "$out" --data "$DATA"/*.tar \
+  PYTHONPATH=. python3 -m semcast train --preset "$preset" --init "$init" --out "$out" --data "$DATA" \
     --lpips "$LPIPS" --device cuda "${settings[@]}" "${resume[@]}"
 }
 parts() { # model folder: its weights in bfloat16, cut into parts; put together again with cat

@@ -22,7 +22,7 @@ LAYOUTS = ("leftImg8bit/train", "DIV2K_train_HR")  # of Cityscapes and DIV2K: th
 
 
 class Photos:
-    """All pictures in folders (searched deeply), tar files or single files, in a fixed order.
+    """All pictures in folders (searched deeply, tar files in them too), tar files or single files, in a fixed order.
 
     Every picture is as likely as any other, unless every source has a weight: "street/:0.7", "photos/:0.3".
 
@@ -133,9 +133,9 @@ def _split_weight(source: str) -> tuple[Path, float | None]:
 def _find(source: Path) -> list[tuple[str, Path, int, int]]:
     if source.is_dir():
         roots = [source / layout for layout in LAYOUTS if (source / layout).is_dir()] or [source]
-        found = sorted(p for root in roots for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
-        return [(p.name, p, 0, p.stat().st_size) for p in found]
-    if source.suffix == ".tar":
+        found = sorted(p for root in roots for p in root.rglob("*") if p.suffix.lower() in {*SUFFIXES, ".tar"} and p.is_file())
+        return [item for p in found for item in _find(p)]
+    if source.suffix.lower() == ".tar":
         return _tar_members(source)
     if source.is_file():
         return [(source.name, source, 0, source.stat().st_size)]

@@ -326,6 +326,11 @@ def test_photos_are_found_in_folders_and_shards_in_a_fixed_order(folder, tmp_pat
     for in_folder, in_shard in ((0, 6), (1, 5), (2, 4)):
         assert np.array_equal(pictures.read(in_folder), pictures.read(in_shard))
     assert np.array_equal(pictures.read(7), np.asarray(Image.open(folder / "b.png")))
+    shards = tmp_path / "shards"
+    (shards / "more").mkdir(parents=True)
+    shard.rename(shards / "more" / "x.tar")
+    (folder / "b.png").rename(shards / "z.png")
+    assert [item[0] for item in Photos([shards]).items] == ["deep/c.webp", "b.png", "a.jpg", "z.png"]
 
 
 def test_photos_that_are_not_there_are_refused(tmp_path):

@@ -1,0 +1,46 @@
+"""What is kept of a bench in the repository: its rows without what all share.
+
+python benchmarks/keep.py DIR --out benchmarks/results/bench_kodak.json
+"""
+
+import argparse
+from pathlib import Path
+
+from quality import one_row_a_line
+
+from semcast.bench.harness import ROWS, read_rows
+from semcast.bench.measures import METRICS
+from semcast.cascade.checkpoint import write_text
+from semcast.errors import InputError
+
+SHARED = ("protocol", "size", "channel", "channel_options", "uses_rule", "versions")
+KEPT = ("system", "image", "uses", "payload_uses", "side_bits", "snr_db", "draw", "lost", "headline", *METRICS)
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("folder", type=Path, metavar="DIR", help="of `semcast bench --out DIR`")
+    p.add_argument("--out", type=Path, required=True)
+    args = p.parse_args()
+    write_text(args.out, one_row_a_line(kept(read_rows(args.folder / ROWS))))
+    print(args.out)
+
+
+def kept(rows: list[dict]) -> dict:
+    """Rows of one setting -> the record to commit.
+
+    Raises:
+        InputError: there are none, or their settings or versions differ.
+    """
+    if not rows:
+        raise InputError("there are no rows; make some with `semcast bench`")
+    for field in SHARED:
+        if any(row[field] != rows[0][field] for row in rows):
+            raise InputError(f"rows differ in {field}; keep one setting at a time")
+    shared = {field: rows[0][field] for field in SHARED}
+    systems = {row["system"]: row["system_version"] for row in rows}
+    return {"schema": 1, **shared, "systems": systems, "rows": [{field: row[field] for field in KEPT} for row in rows]}
+
+
+if __name__ == "__main__":
+    main()
