@@ -60,7 +60,8 @@ def main() -> None:
 
 
 def tables() -> dict[str, str]:
-    makers = [quality, predictability, speed, robust, knowledge, crossing, outage, packet_gain, ablation, steps, bench, bench_headline]
+    makers = [quality, predictability, speed, robust, knowledge, crossing, outage, packet_gain, phy_speed, ablation, steps]
+    makers += [bench, bench_headline]
     return {make.__name__: made(make) for make in makers}
 
 
@@ -221,6 +222,16 @@ def packet_gain() -> str:
     lines = [f"| transforms | bytes at {record['error_db']:g} dB |", "|---|---|"]
     lines += [f"| {name} | {mean(sizes):.0f} |" for name, sizes in groups.items()]
     return "\n".join(lines + source(record))
+
+
+def phy_speed() -> str:
+    """Of the digital link's decoder and of OFDM, one core."""
+    record = json.loads((RESULTS / "phy_speed.json").read_text())
+    rows = record["decoder"]
+    lines = ["| | " + " | ".join(row["scheme"] for row in rows) + " |", "|---" * (len(rows) + 1) + "|"]
+    lines.append("| kbit/s of payload | " + " | ".join(f"{row['kbit_s']:.0f}" for row in rows) + " |")
+    text = f"OFDM over TDL-C with LS estimation: {record['ofdm']['ms_per_picture']:.1f} ms for the symbols of a 512x512 picture."
+    return "\n".join([*lines, "", text + f" {record['machine']['cpu']}, one core: `python benchmarks/phy_speed.py`"])
 
 
 def ablation(record: dict | None = None) -> str:

@@ -123,6 +123,16 @@ def test_lost_is_said_never_guessed(fill):
     assert decode(nothing, QPSK_HALF) == [None] * 20  # a decoder that sees nothing says zeros
 
 
+@pytest.mark.parametrize("k, mcs, snr_db", [(300, QPSK_HALF, 1.3), (4000, Mcs("64qam", Fraction(3, 4)), 15.1)])
+def test_rounds_of_the_decoder_lose_what_one_long_round_loses(monkeypatch, k, mcs, snr_db):
+    sent = payloads(24, plan(k, mcs).payload_bytes)
+    received = find_channel("awgn")(encode(sent, k, mcs), snr_db, seeded(*range(24)))
+    arrived = decode(received, mcs)
+    monkeypatch.setattr(digital, "ROUNDS", (sum(digital.ROUNDS),))
+    assert sum(digital.ROUNDS) == 20 and decode(received, mcs) == arrived
+    assert 0 < arrived.count(None) < 24 and all(ours in (None, theirs) for ours, theirs in zip(arrived, sent))
+
+
 def test_the_digital_link_crosses_every_channel():
     size = plan(1152, QPSK_HALF).payload_bytes
     sent = payloads(3, size)

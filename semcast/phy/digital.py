@@ -26,7 +26,7 @@ from .capacity import required_snr_db
 BITS = {"qpsk": 2, "16qam": 4, "64qam": 6, "256qam": 8}
 MIN_INFO_BITS = 12  # of a code block, TS 38.212
 CRC_BITS, CRC_POLYNOMIAL = 24, 0x864CFB  # CRC-24A
-ITERATIONS = 20
+ROUNDS = (8, 3, 3, 3, 3)  # iterations of belief propagation, 20 in all; what has arrived after a round needs no more
 TARGET_LOSS = 0.01
 SHORT_MARGIN_DB = 0.5  # for blocks shorter than any measured; without it 0.5 to 3 % are lost at 288 and 72 uses
 CURVES = Path(__file__).with_name("bler.json")
@@ -102,14 +102,22 @@ def decode(received: Received, mcs: Mcs, sizes: Sequence[int] | None = None) -> 
     power = h.abs().square().clamp_min(1e-12)
     noise = (noise_var / power).clamp(min=1e-9).expand_as(y.real)
     llr = demap(h.conj() * y / power, noise, mcs.modulation)
-    info, start = [], 0
-    for n in uses:
-        width = n * BITS[mcs.modulation]
-        info.append(code(info_bits, n, mcs.modulation)[1](llr[:, start : start + width]))
-        start += width
-    rows = torch.cat(info, dim=1)[:, : 8 * size + CRC_BITS].to(torch.uint8).numpy()
-    blocks = [(np.packbits(row) ^ scrambler(size + 3)).tobytes() for row in rows]
-    arrived = [block[:size] if crc24(block[:size]) == int.from_bytes(block[size:], "big") else None for block in blocks]
+    parts = llr.split([n * BITS[mcs.modulation] for n in uses], dim=1)  # a code block each
+    arrived, left, messages = [None] * len(llr), np.arange(len(llr)), [None] * len(uses)
+    for iterations in ROUNDS:
+        info = []
+        for i, n in enumerate(uses):
+            decoder = code(info_bits, n, mcs.modulation)[1]
+            bits, messages[i] = decoder(parts[i][left], num_iter=iterations, msg_v2c=messages[i])
+            info.append(bits)
+        rows = torch.cat(info, dim=1)[:, : 8 * size + CRC_BITS].to(torch.uint8).numpy()
+        blocks = [(np.packbits(row) ^ scrambler(size + 3)).tobytes() for row in rows]
+        good = np.array([crc24(block[:size]) == int.from_bytes(block[size:], "big") for block in blocks])
+        for i in np.flatnonzero(good):
+            arrived[left[i]] = blocks[i][:size]
+        left, messages = left[~good], [message[~good] for message in messages]
+        if not len(left):
+            break
     return arrived if sizes is None else [None if block is None else block[:n] for block, n in zip(arrived, sizes)]
 
 
@@ -129,7 +137,7 @@ def code(info_bits: int, uses: int, modulation: str):
 
     with keep_random_state():
         encoder = LDPC5GEncoder(info_bits, uses * BITS[modulation], num_bits_per_symbol=BITS[modulation], device="cpu")
-        return encoder, LDPC5GDecoder(encoder, num_iter=ITERATIONS, cn_update="boxplus", hard_out=True, device="cpu")
+        return encoder, LDPC5GDecoder(encoder, cn_update="boxplus", hard_out=True, return_state=True, device="cpu")
 
 
 @functools.cache
