@@ -28,7 +28,7 @@ from semcast.cascade.stage_b import STAGE_B_LITE, StageB
 from semcast.demo import PHOTO
 from semcast.images import read_image, round_8bit
 from semcast.link import Link
-from semcast.models import compile_networks, cpu_has_bf16, load_model
+from semcast.models import compile_networks, has_bf16, load_model
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 SIDES = (512, 1024)
@@ -61,7 +61,7 @@ def main() -> None:
         "schema": 2,
         "link": link,
         "networks": networks,
-        "bf16_gap": bf16_gap() if cpu_has_bf16() else None,
+        "bf16_gap": bf16_gap() if has_bf16("cpu") else None,
         "official": official,
         "rehearsal": args.tiny,
         "matmul_tflops": matmul_tflops("cuda" if gpu else "cpu"),
@@ -130,7 +130,7 @@ def compare(name: str, ours, theirs, inputs: tuple, runs: int) -> dict:
     """Medians of ours and theirs, float32 and ours in bf16, and the largest difference of the float32 results."""
     half = tuple(t.bfloat16() if i != 1 else t for i, t in enumerate(inputs))  # the time stays float32
     calls = {"diffusers_fp32_ms": lambda: theirs(*inputs), "ours_fp32_ms": lambda: ours(torch.float32, *inputs)}
-    if cpu_has_bf16():
+    if has_bf16("cpu"):
         calls["ours_bf16_ms"] = lambda: ours(torch.bfloat16, *half)
     results = {}
     row = {"network": name, "ours_bf16_ms": None} | medians(calls, runs, "cpu", results)

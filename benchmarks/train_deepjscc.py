@@ -21,6 +21,7 @@ from tqdm import tqdm
 from semcast.bench.deepjscc import RATIOS, DeepJSCC, initialise, save_network
 from semcast.data import Photos, Prefetcher, step_generator
 from semcast.errors import InputError
+from semcast.models import has_bf16
 
 SNR_DB = (1.0, 20.0)
 SIZES = {"1/12": (128, 16), "1/96": (256, 8), "1/683": (256, 8)}  # side of a crop, crops in a batch
@@ -82,7 +83,7 @@ def train(ratio: str, make, seed: int, steps: int | None = None, minutes: float 
 def train_step(network: DeepJSCC, optimiser: torch.optim.Optimizer, images: torch.Tensor, generator: torch.Generator) -> float:
     low, high = SNR_DB
     snr_db = low + (high - low) * torch.rand(len(images), generator=generator)  # [B]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16("cpu")):
         received = network(images.contiguous(memory_format=torch.channels_last), snr_db, [generator] * len(images))
     loss = F.mse_loss(received, images)
     optimiser.zero_grad(set_to_none=True)

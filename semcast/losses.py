@@ -18,6 +18,7 @@ from .cascade.model import Cascade
 from .channel import Received, awgn
 from .data import step_generator
 from .lpips import LPIPS
+from .models import has_bf16
 from .receiver import condition
 from .transmitter import encode, encoder_sides, modulate
 
@@ -145,6 +146,11 @@ def denoise_loss(cascade: Cascade, batch: Tensor | tuple[Tensor, Tensor], step: 
     return {"denoise": error / step.buckets[bucket].clamp(1e-7, 1e7), "error": error.detach(), "bucket": bucket}
 
 
+def bf16(device: torch.device, enabled: bool) -> torch.autocast:
+    """Autocast where the device has it: emulated it would be slower than float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and has_bf16(device.type))
+
+
 def buckets_of(t: Tensor) -> Tensor:
     """Which of BUCKETS equal parts of logSNR -10 .. 10 each t [b] lies in."""
     return torch.searchsorted(torch.linspace(-10, 10, BUCKETS - 1, device=t.device), log_snr(t).contiguous())
@@ -179,7 +185,7 @@ def noisy_condition(cascade: Cascade, batch: Tensor | tuple[Tensor, Tensor], ste
     if isinstance(batch, tuple):
         z = batch[0]
     else:  # an encoder that does not learn runs in float32, as it does in the link
-        with torch.autocast(step.device.type, torch.bfloat16, enabled=learning and config.bf16), torch.set_grad_enabled(learning):
+        with bf16(step.device, learning and config.bf16), torch.set_grad_enabled(learning):
             z = encode(batch, cascade.encoder, factor)
     x, gain = modulate(z)
     snr_db = config.snr_min + (config.snr_max - config.snr_min) * step.rand()

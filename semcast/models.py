@@ -126,15 +126,16 @@ def check_device(device: str) -> None:
 
 def pick_dtype(dtype: str, device: str) -> torch.dtype:
     if dtype == "auto":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.startswith("cuda") else cpu_has_bf16()
-        dtype = "bfloat16" if fast else "float32"
+        dtype = "bfloat16" if has_bf16(device) else "float32"
     if dtype not in ("float32", "bfloat16"):
         raise InputError(f"dtype {dtype!r} is not one of auto, float32, bfloat16")
     return getattr(torch, dtype)
 
 
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies in bf16 (AVX-512 BF16 or AMX); emulating it would be slower than float32."""
+def has_bf16(device: str) -> bool:
+    """Whether the device multiplies in bf16 (a CPU: AVX-512 BF16 or AMX); emulating it would be slower than float32."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(check and check())
 

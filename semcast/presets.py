@@ -33,7 +33,7 @@ class TrainConfig:
     recompute: bool = False  # gradient checkpointing in Stage B
     clip: float = 1.0  # norm of the gradient
     ema: float = 0.999  # 0: no average, the model is the last weights
-    bf16: bool = True
+    bf16: bool = True  # autocast, where the device has it
     compile: bool = False
     snr_min: float = -2.0  # dB, drawn uniformly for each picture
     snr_max: float = 22.0

@@ -32,7 +32,7 @@ from .channel import awgn
 from .data import Photos, Prefetcher, step_generator
 from .errors import InputError
 from .images import to_pixels, write_png
-from .losses import BUCKETS, PHASES, Step, linear_code_basis, update_buckets
+from .losses import BUCKETS, PHASES, Step, bf16, linear_code_basis, update_buckets
 from .lpips import LPIPS
 from .presets import TrainConfig
 from .processes import gather, shares, start_processes, wait_for_all
@@ -196,7 +196,7 @@ def backward(
         torch.manual_seed(step_generator(config.seed, step, DROPOUT).initial_seed() + part_rows.start)
         part = tuple(p.to(device) for p in part) if isinstance(part, tuple) else part.to(device)
         draws = Step(step_generator(config.seed, step, DRAWS), config.batch, part_rows, device, state.buckets.to(device), basis)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+        with bf16(device, config.bf16):
             terms = loss_function(state.cascade, part, draws, config, lpips)
             loss = sum(weight * terms[k].mean() for k, weight in weights(config).items() if k in terms)
         (loss / config.accumulate).backward()
