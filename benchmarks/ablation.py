@@ -55,7 +55,7 @@ def main() -> None:
         "networks": {name: networks(link.cascade) for name, link in links.items()},
         "commit": commit(),
     }
-    photos, rows = Photos(args.data), rows_so_far(args.out, head)
+    photos, rows = Photos(args.data, "val"), rows_so_far(args.out, head)
     for index, picture in enumerate(tqdm(named(photos, args.limit), unit="picture")):
         if any(row["image"] == picture for row in rows):
             continue

@@ -28,7 +28,7 @@ def main() -> None:
     p.add_argument("--model", default="small")
     p.add_argument("--out", type=Path, required=True, metavar="FILE.jpg")
     args = p.parse_args()
-    link, photos, rows = Link(load_model(args.model)), Photos(args.data), []
+    link, photos, rows = Link(load_model(args.model)), Photos(args.data, "val"), []
     names = named(photos, args.limit)
     for index in tqdm(range(len(names)), unit="picture"):
         image = centre_crop(to_tensor(photos.read(index)), args.crop)

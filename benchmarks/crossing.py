@@ -65,7 +65,7 @@ def main() -> None:
         "commit": commit(),
         "torch": torch.__version__,
     }
-    photos, rows = Photos(args.data), rows_so_far(args.out, head)
+    photos, rows = Photos(args.data, "val"), rows_so_far(args.out, head)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for index, name in enumerate(tqdm(named(photos, args.limit), unit="picture")):
         if not any(row["image"] == name for row in rows):

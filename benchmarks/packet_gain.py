@@ -42,7 +42,7 @@ def main() -> None:
     p.add_argument("--model", default="small")
     p.add_argument("--out", type=Path, required=True)
     args = p.parse_args()
-    link, photos, rows = Link(load_model(args.model)), Photos(args.data), []
+    link, photos, rows = Link(load_model(args.model)), Photos(args.data, "val"), []
     for index, name in enumerate(tqdm(named(photos, args.limit), unit="picture")):
         x, header = link.send(centre_crop(to_tensor(photos.read(index)), args.crop))
         for transforms, (klt, packet.SMOOTH) in TRANSFORMS.items():

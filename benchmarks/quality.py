@@ -54,7 +54,7 @@ def main() -> None:
     if args.ablation:
         links["ablation"] = Link(load_model(args.ablation, dtype=args.dtype))
     lpips = {name: load_lpips(name, args.lpips) for name in ("alex", "vgg")}
-    photos = Photos(args.data)
+    photos = Photos(args.data, "val")
     rows, digest = [], hashlib.sha256()
     measured_at = commit()
     for index, name in enumerate(tqdm(named(photos, args.limit), unit="picture")):

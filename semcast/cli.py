@@ -87,7 +87,14 @@ def build_parser() -> Parser:
     p.set_defaults(run=commands.channel)
 
     p = choices.add_parser("channels", help="list the channels with their options")
-    p.add_argument("--plot", type=Path, metavar="OUT.png", help="draw one realisation of each: constellation, gain, noise map")
+    p.add_argument(
+        "--plot",
+        type=Path,
+        nargs="?",
+        const=Path("channels.png"),
+        metavar="OUT.png",
+        help="draw one realisation of each: constellation, gain over noise, noise map; default name: %(const)s",
+    )
     p.set_defaults(run=commands.channels)
 
     p = choices.add_parser("receive", help="frame -> picture; several receptions of one transmission -> one better picture")
@@ -131,7 +138,7 @@ def build_parser() -> Parser:
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any training setting, e.g. --set steps=500")
     p.add_argument("--lpips", type=Path, metavar="DIR", help="folder of LPIPS weights, as in `run`")
     p.add_argument("--cache", type=Path, metavar="DIR", help="keep latents of fixed crops here; scsic presets only")
-    p.add_argument("--device", default="cpu", help="cpu, cuda ...; under torchrun or accelerate each process takes its own GPU")
+    p.add_argument("--device", default="auto", help="as in `run`; under torchrun or accelerate each process takes its own GPU")
     p.set_defaults(run=commands.train)
 
     p = choices.add_parser("models", help="list the models, or fetch an official one")
@@ -159,7 +166,7 @@ def add_mode(p: Parser) -> None:
 
 def add_model(p: Parser) -> None:
     p.add_argument("--model", default="small", metavar="NAME_OR_DIR", help="default: %(default)s")
-    p.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...; default: %(default)s")
+    p.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ...; default: the GPU where there is one")
     p.add_argument(
         "--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the receiver's networks, default: %(default)s"
     )

@@ -114,14 +114,14 @@ def channels(args) -> None:
         plot(args.plot)
         print(f"{args.plot}: one realisation of each channel at 10 dB")
         return
-    shown = {}  # channels of one family share their options
+    last = None  # channels of one family share their options
     for channel in CHANNELS.values():
         print(f"{channel.name:16s} {channel.about}")
-        if channel.own and channel.own is not shown.get("last"):
+        if channel.own is not last:
             for key, option in channel.own.items():
                 print(describe_option(key, option))
-            print(f"{'':18s}e.g. {channel.example}")
-        shown["last"] = channel.own
+        print(f"{'':18s}e.g. {channel.example}")
+        last = channel.own
     print("every channel")
     print(describe_option("snr_mismatch_db", MISMATCH))
 
@@ -199,12 +199,15 @@ def train(args) -> None:
     from .cascade.model import Cascade, small_config
     from .data import Photos
     from .lpips import load_lpips
-    from .models import check_device, load_model
+    from .models import check_device, load_model, pick_device
     from .presets import PRESETS, with_settings
     from .train import train as train_model
 
     config = with_settings(PRESETS[args.preset], args.set)
-    device = f"cuda:{os.environ['LOCAL_RANK']}" if args.device == "cuda" and "LOCAL_RANK" in os.environ else args.device
+    if args.init == "new" and config.phase not in ("autoencoder", "code"):
+        raise InputError(f"--preset {args.preset} trains a model that has learnt before; name it with --init (small, a folder ...)")
+    device = pick_device(args.device)
+    device = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
     check_device(device)
     photos = Photos(args.data)
     torch.manual_seed(config.seed)
@@ -242,9 +245,9 @@ def fetch(args) -> None:
 def load_link(args):
     from .channel import find_channel
     from .link import Link
-    from .models import load_model
+    from .models import load_model, pick_device
 
-    name = getattr(args, "channel", "awgn")
+    args.device, name = pick_device(args.device), getattr(args, "channel", "awgn")
     options = find_channel(name).parse(getattr(args, "channel_option", []))
     return Link(load_model(args.model, args.device, args.dtype, args.low_memory, args.compile), name, **options)
 

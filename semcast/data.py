@@ -18,7 +18,10 @@ from .images import MAX_FILE_BYTES, SUFFIXES, decode
 CACHE_BYTES = 4 << 30  # decoded pictures kept in memory
 
 
-LAYOUTS = ("leftImg8bit/train", "DIV2K_train_HR")  # of Cityscapes and DIV2K: their photos for training, not their labels
+LAYOUTS = {  # of Cityscapes and DIV2K, whose folders hold more than photos for training
+    "train": ("leftImg8bit/train", "DIV2K_train_HR"),
+    "val": ("leftImg8bit/val", "DIV2K_valid_HR"),
+}
 
 
 class Photos:
@@ -30,14 +33,15 @@ class Photos:
     >>> batch = photos.crops(size=256, count=8, generator=torch.Generator().manual_seed(0))   # [8, 3, 256, 256]
     """
 
-    def __init__(self, sources: list[str | Path]):
+    def __init__(self, sources: list[str | Path], split: str = "train"):
+        """split: "train" or "val", for data sets in a layout of their own (LAYOUTS)."""
         self.items: list[tuple[str, Path, int, int]] = []  # name, file, offset and length of the encoded picture
         weighted = [_split_weight(str(source)) for source in sources]
         if len({weight is None for _, weight in weighted}) > 1:
             raise InputError("give every source of pictures a weight (PATH:WEIGHT), or none")
         weights = []
         for source, weight in weighted:
-            found = _find(source)
+            found = _find(source, split)
             if not found:
                 raise InputError(f"no pictures in {source} ({', '.join(sorted(SUFFIXES))})")
             self.items += found
@@ -130,11 +134,12 @@ def _split_weight(source: str) -> tuple[Path, float | None]:
     return Path(path), value
 
 
-def _find(source: Path) -> list[tuple[str, Path, int, int]]:
+def _find(source: Path, split: str) -> list[tuple[str, Path, int, int]]:
     if source.is_dir():
-        roots = [source / layout for layout in LAYOUTS if (source / layout).is_dir()] or [source]
+        places = [parent / layout for layout in LAYOUTS[split] for parent in (source, source.parent)]
+        roots = [place for place in places if place.is_dir() and source in place.parents] or [source]
         found = sorted(p for root in roots for p in root.rglob("*") if p.suffix.lower() in {*SUFFIXES, ".tar"} and p.is_file())
-        return [item for p in found for item in _find(p)]
+        return [item for p in found for item in _find(p, split)]
     if source.suffix.lower() == ".tar":
         return _tar_members(source)
     if source.is_file():

@@ -124,6 +124,13 @@ def check_device(device: str) -> None:
         raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0].split('. ')[0]}") from None
 
 
+def pick_device(device: str) -> str:
+    """ "auto": the GPU where there is one."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
 def pick_dtype(dtype: str, device: str) -> torch.dtype:
     if dtype == "auto":
         dtype = "bfloat16" if has_bf16(device) else "float32"

@@ -99,7 +99,7 @@ class TrainConfig:
 
 
 def with_settings(config: TrainConfig, texts: list[str]) -> TrainConfig:
-    """The same with other values, as `--set` takes them: "steps=500".
+    """The same with other values, as `--set` takes them: "steps=500"; "factor=1" sets factor_min and factor_max.
 
     Raises:
         InputError: a name or value is wrong.
@@ -108,12 +108,14 @@ def with_settings(config: TrainConfig, texts: list[str]) -> TrainConfig:
     settings = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or name not in kinds:
+        names = ("factor_min", "factor_max") if name == "factor" else (name,)
+        if not equals or not kinds.keys() >= {*names}:
             raise InputError(f"--set {text}: write NAME=VALUE with a name out of {', '.join(kinds)}")
+        kind = kinds[names[0]]
         try:
-            settings[name] = {"true": True, "false": False}[value.lower()] if kinds[name] is bool else kinds[name](value)
+            settings |= dict.fromkeys(names, {"true": True, "false": False}[value.lower()] if kind is bool else kind(value))
         except (ValueError, KeyError):
-            raise InputError(f"--set {text}: {value!r} is no {kinds[name].__name__}") from None
+            raise InputError(f"--set {text}: {value!r} is no {kind.__name__}") from None
     return replace(config, **settings)
 
 

@@ -147,9 +147,9 @@ def cut_log(folder: Path, start: int) -> None:
 
 
 @contextmanager
-def open_log(folder: Path) -> Iterator[Callable[[dict], None]]:
-    """Yields a function that writes the row of a step."""
-    board = open_board(folder / "tensorboard")
+def open_log(folder: Path, start: int = 0) -> Iterator[Callable[[dict], None]]:
+    """Yields a function that writes the row of a step, from `start` on."""
+    board = open_board(folder / "tensorboard", start)
 
     def write(row: dict) -> None:
         log.write(json.dumps(row) + "\n")
@@ -166,10 +166,10 @@ def open_log(folder: Path) -> Iterator[Callable[[dict], None]]:
             board.close()
 
 
-def open_board(folder: Path):
-    """A TensorBoard writer, or None where tensorboard is not installed."""
+def open_board(folder: Path, start: int):
+    """A TensorBoard writer, which hides what an interrupted run wrote from step `start` on; None where tensorboard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=start)

@@ -89,7 +89,7 @@ def train(
     basis = code_basis(photos, config, device) if config.phase == "code" else None
     preview = photos.crops(min(config.crop, 512), 4, step_generator(config.seed, 0, PREVIEW))
     batches = Prefetcher(lambda step: [read_part(photos, config, step, part, cache) for part in rows])
-    logging = run_folder.open_log(folder) if writes else nullcontext(lambda row: None)
+    logging = run_folder.open_log(folder, start) if writes else nullcontext(lambda row: None)
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, disable=not (progress and writes), desc=config.phase)
     with tuned(state.cascade.stage_b, config), logging as log, closing(batches):
         began = time.monotonic()
@@ -123,6 +123,12 @@ def make_state(cascade: Cascade, config: TrainConfig, device: str) -> State:
         cascade = with_noise_map(cascade)
     if config.prediction:
         cascade.config = replace(cascade.config, prediction=config.prediction)
+    if config.factor_min == config.factor_max:
+        cascade.config = replace(cascade.config, factor=config.factor_min)
+    if config.phase == "fewstep":
+        if cascade.config.prediction == "epsilon":
+            raise InputError("fewstep trains on x0, which is 100 times the error of epsilon at t = 1: train with --set prediction=v first")
+        cascade.config = replace(cascade.config, guidance=1.0)  # it learns to do without
     learning = PHASES[config.phase][1]
     cascade.to(device).eval().requires_grad_(False)
     parameters = {}

@@ -342,6 +342,7 @@ def test_channels_lists_names_options_units_and_examples_that_parse(cli):
     for channel in CHANNELS.values():
         assert f"\n{channel.name} " in "\n" + out
         args = build_parser().parse_args(channel.example.split()[1:])
+        assert f"e.g. {channel.example}\n" in out
         assert find_channel(args.channel).parse(args.channel_option) == channel.check({})
         for key, option in channel.options.items():
             assert f"{key} = {option} {option.unit}".rstrip() in out

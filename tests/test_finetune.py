@@ -1,5 +1,7 @@
 """Fine-tuning Stage B on noisy conditions: the paper's loss, shared batches, cached latents, mixed data."""
 
+import errno
+import json
 import os
 import shutil
 import socket
@@ -15,15 +17,15 @@ from conftest import photo, tiny_cascade, tiny_config
 from diffusers import DDIMScheduler
 from PIL import Image
 from safetensors.torch import load_file
-from test_train import config, fail_at, interrupt, log, seeded, whole_step
+from test_train import config, fail_at, interrupt, log, lpips, seeded, whole_step  # noqa: F401
 
-from semcast import latents, losses
-from semcast.cascade.checkpoint import save_model
+from semcast import latents, losses, run_folder
+from semcast.cascade.checkpoint import load_cascade, save_model
 from semcast.cascade.diffusion import add_noise, log_snr, scales, x0_and_eps
 from semcast.cli import PRESETS as NAMES
 from semcast.data import Photos, step_generator
 from semcast.errors import InputError
-from semcast.presets import PRESETS
+from semcast.presets import PRESETS, with_settings
 from semcast.train import train
 
 
@@ -236,6 +238,10 @@ def test_cityscapes_and_div2k_give_their_training_photos_and_nothing_else(tmp_pa
         Image.fromarray(photo(70, 80, seed=i)).save(root / name)
     assert [item[0] for item in Photos([tmp_path / "city"]).items] == ["a.png"]
     assert [item[0] for item in Photos([tmp_path / "div2k"]).items] == ["b.png"]
+    assert [item[0] for item in Photos([tmp_path / "city" / "leftImg8bit"]).items] == ["a.png"]
+    assert [item[0] for item in Photos([tmp_path / "city"], "val").items] == ["c.png"]  # what the bench measures
+    assert [item[0] for item in Photos([tmp_path / "div2k"], "val").items] == ["d.png"]
+    assert [item[0] for item in Photos([tmp_path / "div2k" / "DIV2K_train_HR"], "val").items] == ["b.png"]  # as was asked for
 
 
 def test_losses_are_also_written_for_tensorboard(tmp_path, folder):
@@ -243,3 +249,41 @@ def test_losses_are_also_written_for_tensorboard(tmp_path, folder):
     train(official(), Photos([folder]), config("denoise", steps=3), tmp_path, progress=False)
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [e.value for e in events.Scalars("loss")] == pytest.approx([row["loss"] for row in log(tmp_path)])
+
+
+def test_the_factor_of_training_is_the_factor_of_the_model(tmp_path, folder):
+    settings = with_settings(config("denoise", steps=1), ["factor=1"])
+    assert settings.factor_min == settings.factor_max == 1.0
+    model = load_cascade(train(official(), Photos([folder]), settings, tmp_path, progress=False))
+    assert model.config.factor == 1.0
+
+
+def test_fewstep_does_without_guidance_and_does_not_start_from_epsilon(tmp_path, folder, lpips):  # noqa: F811
+    settings = replace(config("fewstep", steps=1), window=32)
+    with pytest.raises(InputError, match="train with --set prediction=v first"):
+        train(official(), Photos([folder]), settings, tmp_path / "epsilon", lpips, progress=False)
+    guided = official()
+    guided.config = replace(guided.config, prediction="v", guidance=1.1)
+    assert load_cascade(train(guided, Photos([folder]), settings, tmp_path / "v", lpips, progress=False)).config.guidance == 1.0
+
+
+@pytest.mark.parametrize("fails_at, step", [(4, 2), (8, 4)])  # three files a checkpoint
+def test_a_full_disk_loses_nothing_already_saved(tmp_path, folder, monkeypatch, fails_at, step):
+    """The disk is full at the second or third checkpoint; the run goes on from the one before as if nothing had been."""
+    settings = replace(config("denoise", steps=6), save_every=2)
+    train(official(), Photos([folder]), settings, tmp_path / "whole", progress=False)
+    save, calls = run_folder.save_tensors, []
+
+    def full(*args):
+        calls.append(1)
+        if len(calls) == fails_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(*args)
+
+    monkeypatch.setattr(run_folder, "save_tensors", full)
+    with pytest.raises((OSError, InputError), match="No space left on device"):
+        train(official(), Photos([folder]), settings, tmp_path / "cut", progress=False)
+    monkeypatch.undo()
+    assert json.loads((tmp_path / "cut" / "last" / "state.json").read_text())["step"] == step
+    train(official(), Photos([folder]), settings, tmp_path / "cut", resume=True, progress=False)
+    assert [row["loss"] for row in log(tmp_path / "cut")] == [row["loss"] for row in log(tmp_path / "whole")]

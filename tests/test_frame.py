@@ -253,18 +253,31 @@ def test_random_damage_is_always_refused(frame):
     for i in range(120):
         data, at = bytearray(frame), int(rng.integers(len(frame)))
         noise = rng.bytes(int(rng.integers(1, 50)))
-        if i % 5 == 0:
+        if i % 6 == 0:
             for bit in rng.integers(8 * len(frame), size=int(rng.integers(1, 4))):
                 data[bit // 8] ^= 1 << (bit % 8)
-        elif i % 5 == 1:
+        elif i % 6 == 1:
             data[at:at] = noise
-        elif i % 5 == 2:
+        elif i % 6 == 2:
             data[at : at + len(noise)] = noise
-        elif i % 5 == 3:
+        elif i % 6 == 3:
             data[at:at] = data[at : at + len(noise)]  # a chunk twice
+        elif i % 6 == 4:
+            n = len(noise)
+            data[at : at + 2 * n] = data[at + n : at + 2 * n] + data[at : at + n]  # chunks change places
         else:
             del data[at : at + len(noise)]
         assert (refusal(bytes(data)) is None) == (bytes(data) == frame)
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_the_head_of_one_frame_and_the_samples_of_another_are_refused(name, tmp_path):
+    write_frame(tmp_path / "a.sem", HEADERS[name], SIGNALS[name])
+    ours = (tmp_path / "a.sem").read_bytes()
+    for other in SIGNALS:
+        write_frame(tmp_path / "b.sem", HEADERS[other], SIGNALS[other])
+        theirs = (tmp_path / "b.sem").read_bytes()
+        assert (refusal(ours[:START] + theirs[START:]) is None) == (ours[START:] == theirs[START:])
 
 
 def test_random_headers_with_right_checksums_are_refused_or_mean_what_they_say(frame):

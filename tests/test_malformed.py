@@ -201,6 +201,7 @@ CASES = [  # command line, what it must be told
     ("send good.png -o new.sem --model m-shape", "mapper.0.weight is [5, 24, 1, 1], expected [16, 24, 1, 1]"),
     ("send good.png -o new.sem --model m-int", "mapper.0.weight holds torch.int32, expected torch.float32"),
     # training
+    ("train --preset scsic-512 --out new --data good.png", "--preset scsic-512 trains a model that has learnt before; name it with --init"),
     (f"{TRAIN} gone", "no pictures at gone: it is neither a folder nor a tar file nor a picture"),
     (f"{TRAIN} nothing", "no pictures in nothing (.avif, .bmp, "),
     (f"{TRAIN} dangling", "dangling/x.png: No such file or directory"),

@@ -207,6 +207,7 @@ def test_channel_and_option_reach_run_frame_and_row(name, option, uses, cli, tin
     assert Image.open(tmp_path / "b.png").tobytes() == Image.open(tmp_path / "run" / "a.png").tobytes()
 
 
-def test_plot_draws_every_channel(cli, tmp_path):
-    assert cli("channels", "--plot", tmp_path / "c.png")[::2] == (0, "")
-    assert Image.open(tmp_path / "c.png").size[1] > 100 * len(CHANNELS)
+def test_plot_draws_every_channel(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli("channels", "--plot")[::2] == (0, "")
+    assert Image.open(tmp_path / "channels.png").size[1] > 100 * len(CHANNELS)

@@ -16,7 +16,7 @@ class Pictures:
     """Pictures of a run by index, cropped: `names`, `read`."""
 
     def __init__(self, sources: list[Path], size: int | None = None, limit: int | None = None):
-        self.photos, self.size = Photos(sources), size
+        self.photos, self.size = Photos(sources, "val"), size
         self.names = [name for name, *_ in self.photos.items][:limit]
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ SNR_DB = 10.0
 
 
 def plot(path: Path) -> None:
-    """One row a channel: equalised 16-QAM symbols, signal power over the symbols, noise over signal as a map.
+    """One row a channel: equalised 16-QAM symbols, the gain over the noise that the receiver is told, noise over signal as a map.
 
     Raises:
         InputError: matplotlib or Sionna is missing.
@@ -36,7 +36,7 @@ def plot(path: Path) -> None:
         row[0].plot(equalised[0, kept].real, equalised[0, kept].imag, ".", markersize=1.5)
         row[0].set(xlim=(-2, 2), ylim=(-2, 2), aspect="equal", ylabel=channel.name)
         row[1].plot(torch.arange(K)[kept], -ratio_db[kept], ".", markersize=1.5)
-        row[1].set(ylim=(-20, 30), xlim=(0, K), ylabel="SNR told, dB")
+        row[1].set(ylim=(-20, 30), xlim=(0, K), ylabel="gain / noise, dB")
         shades = row[2].imshow(ratio_db.nan_to_num(posinf=30).view(MAP), vmin=-30, vmax=30, cmap="magma", interpolation="nearest")
         figure.colorbar(shades, ax=row[2], label="noise, dB")
         row[2].set(xticks=[], yticks=[])
