@@ -138,16 +138,17 @@ def _find(source: Path, split: str) -> list[tuple[str, Path, int, int]]:
     if source.is_dir():
         places = [parent / layout for layout in LAYOUTS[split] for parent in (source, source.parent)]
         roots = [place for place in places if place.is_dir() and source in place.parents] or [source]
-        found = sorted(p for root in roots for p in root.rglob("*") if p.suffix.lower() in {*SUFFIXES, ".tar"} and p.is_file())
-        return [item for p in found for item in _find(p, split)]
-    if source.suffix.lower() == ".tar":
-        return _tar_members(source)
-    if source.is_file():
-        return [(source.name, source, 0, source.stat().st_size)]
+        found = sorted(p for root in roots for p in root.rglob("*") if p.suffix.lower() in {*SUFFIXES, ".tar"} and not p.is_dir())
+        return [item for p in found for item in _members(p)]
+    if source.is_file() or source.suffix.lower() == ".tar":
+        return _members(source)
     raise InputError(f"no pictures at {source}: it is neither a folder nor a tar file nor a picture")
 
 
-def _tar_members(path: Path) -> list[tuple[str, Path, int, int]]:
+def _members(path: Path) -> list[tuple[str, Path, int, int]]:
+    """Of a tar file; of another, itself."""
+    if path.suffix.lower() != ".tar":
+        return [(path.name, path, 0, path.stat().st_size)]
     try:
         with tarfile.open(path, "r:") as tar:
             members = [m for m in tar if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
