@@ -24,6 +24,7 @@ import crossing  # noqa: E402
 import packet_gain  # noqa: E402
 import robust  # noqa: E402
 import tables  # noqa: E402
+import train_speed  # noqa: E402
 
 PHOTO = Path(semcast.__file__).with_name("assets") / "astronaut.jpg"
 
@@ -81,6 +82,16 @@ def test_transforms_of_a_packet_are_compared_at_one_error(tiny_model, tmp_path, 
     packet_gain.main()
     packet.groups.cache_clear()
     assert [row["transforms"] for row in json.loads(out.read_text())["rows"]] == list(packet_gain.TRANSFORMS)
+
+
+@pytest.mark.parametrize("only", ["plain", "recompute"])
+def test_a_training_step_is_timed_with_its_memory(only, monkeypatch, capsys):
+    argv = ["train_speed.py", "--size", "tiny", "--crop", "64", "--batch", "1", "--runs", "1", "--only", only]
+    monkeypatch.setattr(sys, "argv", argv)
+    train_speed.main()
+    row = json.loads(capsys.readouterr().out)
+    assert row["recompute"] == (only == "recompute") and row["peak_gib"] > 0.1
+    assert row["projected_minutes"] == pytest.approx(15_000 * row["step_ms"] / 60e3)
 
 
 def test_every_point_of_crossing_is_measured_once():
