@@ -28,6 +28,7 @@ def main() -> None:
     p.add_argument("--model", default="small")
     p.add_argument("--out", type=Path, required=True, metavar="FILE.jpg")
     args = p.parse_args()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     link, photos, rows = Link(load_model(args.model)), Photos(args.data, "val"), []
     names = named(photos, args.limit)
     for index in tqdm(range(len(names)), unit="picture"):

@@ -30,6 +30,7 @@ from semcast.cascade.checkpoint import write_text
 from semcast.channel import Received, find_channel
 from semcast.data import Photos
 from semcast.errors import Lost
+from semcast.frame import VERSION
 from semcast.images import to_tensor
 from semcast.link import Link, stream
 from semcast.lpips import LPIPS, load_lpips
@@ -62,6 +63,7 @@ def main() -> None:
         "command": "python benchmarks/crossing.py " + " ".join(shown(a) for a in sys.argv[1:]),
         "model": link.cascade.config.name,
         "networks": networks(link.cascade),
+        "frame_version": VERSION,  # of packets
         "commit": commit(),
         "torch": torch.__version__,
     }

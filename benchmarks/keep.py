@@ -4,6 +4,7 @@ python benchmarks/keep.py DIR --out benchmarks/results/bench_kodak.json
 """
 
 import argparse
+from collections import defaultdict
 from pathlib import Path
 
 from quality import one_row_a_line
@@ -14,7 +15,7 @@ from semcast.cascade.checkpoint import write_text
 from semcast.errors import InputError
 
 SHARED = ("protocol", "size", "channel", "channel_options", "uses_rule", "versions")
-KEPT = ("system", "image", "uses", "payload_uses", "side_bits", "snr_db", "draw", "lost", "headline", *METRICS)
+KEPT = ("system", "image", "image_sha256", "uses", "payload_uses", "side_bits", "snr_db", "draw", "lost", "headline", *METRICS)
 
 
 def main() -> None:
@@ -22,6 +23,8 @@ def main() -> None:
     p.add_argument("folder", type=Path, metavar="DIR", help="of `semcast bench --out DIR`")
     p.add_argument("--out", type=Path, required=True)
     args = p.parse_args()
+    if not (args.folder / ROWS).exists():
+        raise SystemExit(f"keep: {args.folder} holds no rows of a bench")
     write_text(args.out, one_row_a_line(kept(read_rows(args.folder / ROWS))))
     print(args.out)
 
@@ -30,13 +33,19 @@ def kept(rows: list[dict]) -> dict:
     """Rows of one setting -> the record to commit.
 
     Raises:
-        InputError: there are none, or their settings or versions differ.
+        InputError: there are none, their settings or versions differ, or a system lacks some that another has.
     """
     if not rows:
         raise InputError("there are no rows; make some with `semcast bench`")
     for field in SHARED:
         if any(row[field] != rows[0][field] for row in rows):
             raise InputError(f"rows differ in {field}; keep one setting at a time")
+    measured = defaultdict(set)
+    for row in rows:
+        measured[row["system"]].add((row["image_sha256"], row["snr_db"], row["draw"]))
+    whole = set.union(*measured.values())
+    if lacking := [system for system, some in measured.items() if some != whole]:
+        raise InputError(f"{lacking[0]} lacks {len(whole - measured[lacking[0]])} rows that others have; finish the bench first")
     shared = {field: rows[0][field] for field in SHARED}
     systems = {row["system"]: row["system_version"] for row in rows}
     return {"schema": 1, **shared, "systems": systems, "rows": [{field: row[field] for field in KEPT} for row in rows]}

@@ -21,6 +21,7 @@ from semcast.bench.measures import commit
 from semcast.cascade.checkpoint import write_text
 from semcast.cascade.encoder import LATENT_CHANNELS
 from semcast.data import Photos
+from semcast.frame import VERSION
 from semcast.images import to_tensor
 from semcast.link import Link
 from semcast.models import load_model
@@ -42,6 +43,7 @@ def main() -> None:
     p.add_argument("--model", default="small")
     p.add_argument("--out", type=Path, required=True)
     args = p.parse_args()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     link, photos, rows = Link(load_model(args.model)), Photos(args.data, "val"), []
     for index, name in enumerate(tqdm(named(photos, args.limit), unit="picture")):
         x, header = link.send(centre_crop(to_tensor(photos.read(index)), args.crop))
@@ -53,6 +55,7 @@ def main() -> None:
         "schema": 1,
         "command": "python benchmarks/packet_gain.py " + " ".join(shown(a) for a in sys.argv[1:]),
         "networks": networks(link.cascade),
+        "frame_version": VERSION,  # of packets
         "commit": commit(),
         "error_db": ERROR_DB,
         "rows": rows,

@@ -32,6 +32,8 @@ def main() -> None:
     p.add_argument("--runs", type=int, default=5)
     p.add_argument("--out", type=Path)
     args = p.parse_args()
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     table = {str(mcs): mcs for mcs in digital.TABLE}
     record = {

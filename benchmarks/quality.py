@@ -107,6 +107,8 @@ def centre_crop(image: torch.Tensor, side: int | None) -> torch.Tensor:
     if side is None:
         return image
     height, width = image.shape[-2:]
+    if min(height, width) < side:
+        raise InputError(f"a picture is {width}x{height} pixels; --crop {side} cannot be cut out of it")
     top, left = (height - side) // 2, (width - side) // 2
     return image[..., top : top + side, left : left + side]
 

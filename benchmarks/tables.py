@@ -105,7 +105,7 @@ def average(rows: list[dict], key: str, digits: int) -> str:
     """Mean over draws, then over pictures; a dash where it was not measured."""
     by_image = defaultdict(list)
     for row in rows:
-        by_image[row["image"]].append(row[key])
+        by_image[row.get("image_sha256", row["image"])].append(row[key])
     if any(value is None for values in by_image.values() for value in values):
         return "-"
     return f"{mean(mean(values) for values in by_image.values()):.{digits}f}"
@@ -230,7 +230,7 @@ def phy_speed() -> str:
     rows = record["decoder"]
     lines = ["| | " + " | ".join(row["scheme"] for row in rows) + " |", "|---" * (len(rows) + 1) + "|"]
     lines.append("| kbit/s of payload | " + " | ".join(f"{row['kbit_s']:.0f}" for row in rows) + " |")
-    text = f"OFDM over TDL-C with LS estimation: {record['ofdm']['ms_per_picture']:.1f} ms for the symbols of a 512x512 picture."
+    text = f"OFDM over TDL-C with LS estimation, batched: {record['ofdm']['ms_per_picture']:.1f} ms for the symbols of a 512x512 picture."
     return "\n".join([*lines, "", text + f" {record['machine']['cpu']}, one core: `python benchmarks/phy_speed.py`"])
 
 
@@ -296,21 +296,24 @@ def bench() -> str:
 
 
 def bench_headline() -> str:
-    """The slow metrics, at the headline SNR."""
+    """The slow metrics, at the headline SNRs."""
     record = json.loads((RESULTS / "bench_kodak.json").read_text())
-    (snr,) = {row["snr_db"] for row in record["rows"] if row["headline"]}
+    snrs = sorted({row["snr_db"] for row in record["rows"] if row["headline"]})
     lines = ["| system | " + " | ".join(label for _, label, _ in HEADLINE) + " |", "|---" * (len(HEADLINE) + 1) + "|"]
     for system, groups in bench_groups(record).items():
-        lines.append(f"| `{system}` | " + " | ".join(average(groups[snr], key, digits) for key, _, digits in HEADLINE) + " |")
-    return "\n".join(lines + ["", f"At {snr:g} dB."])
+        cells = [" / ".join(average(groups[snr], key, digits) for snr in snrs) for key, _, digits in HEADLINE]
+        lines.append(f"| `{system}` | {' | '.join(cells)} |")
+    return "\n".join(lines + ["", "At " + " / ".join(f"{snr:g}" for snr in snrs) + " dB."])
 
 
 def bench_source(record: dict) -> list[str]:
-    pictures, draws = (len({row[key] for row in record["rows"]}) for key in ("image", "draw"))
-    crop = f"--size {record['size']} " if record["size"] else ""
-    snrs = " ".join(f"{snr:g}" for snr in sorted({row["snr_db"] for row in record["rows"]}))
-    command = f"semcast bench --data kodak {crop}--limit {pictures} --draws {draws} --snr {snrs} --channel {record['channel']}"
-    return ["", f"{pictures} pictures, {draws} draws, {record['rows'][0]['uses']} channel uses each: `{command} --systems ...`"]
+    pictures, draws = (len({row[key] for row in record["rows"]}) for key in ("image_sha256", "draw"))
+    uses = sorted({row["uses"] for row in record["rows"]})
+    between = f"{uses[0]}" if len(uses) == 1 else f"{uses[0]} to {uses[-1]}"
+    options = "".join(f", {key} {value}" for key, value in record["channel_options"].items())
+    crop = f"centre {record['size']}x{record['size']}" if record["size"] else "whole"
+    text = f"{pictures} pictures ({crop}), {draws} draw{'s' * (draws > 1)}, {between} channel uses each, {record['channel']}{options}."
+    return ["", f"{text} `runs/bench_kodak.sh`; protocol {record['protocol']}, package versions and hashes are in `bench_kodak.json`."]
 
 
 def speed() -> str:

@@ -15,7 +15,7 @@ train() { # preset, model to start from, run folder, settings
 }
 # Stage A; the encoder alone on the linear code; Stage B alone on that code; both together; Stage B on its own samples.
 # What was run started `code` and `decode` from an earlier model of half an hour's training, whose Stage B had begun to
-# know textures, and had a few-step phase of 850 steps before `joint` too (LOG.md); from nothing, as here, `decode` wants more.
+# know textures, had a few-step phase of 850 steps before `joint` too, and ended with other weights of the losses (LOG.md); from nothing, as here, `decode` wants more.
 train autoencoder new "$OUT/a" steps=1300 crop=128 window=96 lpips_weight=0.5
 train code "$OUT/a/model" "$OUT/c"
 train decode "$OUT/c/model" "$OUT/d" steps=2000 lr=0.001 lr_end=0.4

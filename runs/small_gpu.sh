@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A better `small` on one GPU: the phases of small_cpu.sh at batch 64 from the
 # shipped weights. Not run yet; no figure is claimed. Goes on where it stopped when started again. Needs torch, torchvision, numpy, pillow, safetensors, tqdm, torchmetrics;
-# nothing is installed (PYTHONPATH is the repository). PARTS (optional) is where the latest weights go in parts of 15 MiB.
+# semcast itself need not be installed. PARTS (optional): a folder that gets the latest weights as files of at most 15 MiB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 DATA=${1:?usage: runs/small_gpu.sh DATA LPIPS [OUT]}

@@ -182,7 +182,7 @@ def shorten(args) -> None:
     args.systems = given or [name for name in harness.SMOKE if not systems.missing(name)]
     args.snr, args.draws, args.headline = harness.SMOKE_SNRS_DB, 1, harness.SMOKE_SNRS_DB[-1:]
     if left_out := [name for name in harness.SMOKE if name not in args.systems and not given]:
-        print(f"semcast: without {', '.join(left_out)}: pip install 'semcast[bench]' brings what they need", file=sys.stderr)
+        print(f"semcast: without {', '.join(left_out)}: pip install 'semcast[bench,phy]' brings what they need", file=sys.stderr)
 
 
 def bench_report(args) -> None:

@@ -136,13 +136,21 @@ def _split_weight(source: str) -> tuple[Path, float | None]:
 
 def _find(source: Path, split: str) -> list[tuple[str, Path, int, int]]:
     if source.is_dir():
-        places = [parent / layout for layout in LAYOUTS[split] for parent in (source, source.parent)]
-        roots = [place for place in places if place.is_dir() and source in place.parents] or [source]
+        roots = _layout(source, split) or [source]
+        if roots == [source] and any(_layout(source, other) for other in LAYOUTS):
+            raise InputError(f"no pictures for {split} in {source}, which has others; name the folder of those you want")
         found = sorted(p for root in roots for p in root.rglob("*") if p.suffix.lower() in {*SUFFIXES, ".tar"} and not p.is_dir())
         return [item for p in found for item in _members(p)]
     if source.is_file() or source.suffix.lower() == ".tar":
         return _members(source)
     raise InputError(f"no pictures at {source}: it is neither a folder nor a tar file nor a picture")
+
+
+def _layout(source: Path, split: str) -> list[Path]:
+    """Where a data set in a layout of its own has its pictures, in the folder or beside it."""
+    source = source.resolve()  # a folder called "." has a parent too
+    places = [parent / layout for layout in LAYOUTS[split] for parent in (source, source.parent)]
+    return [place for place in places if place.is_dir() and source in place.parents]
 
 
 def _members(path: Path) -> list[tuple[str, Path, int, int]]:

@@ -9,18 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import photo
 from PIL import Image
 from safetensors.torch import save_file
 from test_channel import gaussian, seeded
 
 import semcast
 from semcast import packet
+from semcast.bench import harness
+from semcast.bench.pictures import Pictures
 from semcast.channel import find_channel
+from semcast.errors import InputError
 from semcast.lpips import LPIPS
 from semcast.receiver import condition
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import crossing  # noqa: E402
+import keep  # noqa: E402
 import packet_gain  # noqa: E402
 import robust  # noqa: E402
 import tables  # noqa: E402
@@ -92,6 +97,27 @@ def test_a_training_step_is_timed_with_its_memory(only, monkeypatch, capsys):
     row = json.loads(capsys.readouterr().out)
     assert row["recompute"] == (only == "recompute") and row["peak_gib"] > 0.1
     assert row["projected_minutes"] == pytest.approx(15_000 * row["step_ms"] / 60e3)
+
+
+def test_a_bench_is_kept_whole_or_not_at_all(tmp_path, monkeypatch):
+    for folder, seed in (("a", 0), ("b", 1)):  # two pictures of one name
+        (tmp_path / folder).mkdir()
+        Image.fromarray(photo(96, 128, seed=seed)).save(tmp_path / folder / "0.png")
+    setting, pictures = harness.Setting(headline=(1.0, 10.0)), Pictures([tmp_path / "a", tmp_path / "b"])
+    harness.bench(["downscale", "jpeg2000-capacity"], pictures, [1.0, 10.0], 2, tmp_path, setting)
+    rows = harness.read_rows(tmp_path / "rows.jsonl")
+    cut = next(i for i, row in enumerate(rows) if row["system"] == "jpeg2000-capacity")
+    with pytest.raises(InputError, match="^jpeg2000-capacity lacks 1 rows that others have; finish the bench first$"):
+        keep.kept(rows[:cut] + rows[cut + 1 :])
+
+    monkeypatch.setattr(sys, "argv", ["keep.py", str(tmp_path), "--out", str(tmp_path / "bench_kodak.json")])
+    keep.main()
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    (line,) = [line for line in tables.bench().splitlines() if line.startswith("| `downscale` |")]
+    psnr = [np.mean([row["psnr_db"] for row in rows if (row["system"], row["snr_db"]) == ("downscale", snr)]) for snr in (1.0, 10.0)]
+    assert f"| {psnr[0]:.2f} / {psnr[1]:.2f} | 0 / 0 % | 72 |" in line
+    assert "2 pictures (whole), 2 draws, 72 channel uses each, awgn" in tables.bench()
+    assert "At 1 / 10 dB." in tables.bench_headline() and "`jpeg2000-capacity`" in tables.bench_headline()
 
 
 def test_every_point_of_crossing_is_measured_once():

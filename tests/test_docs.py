@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from semcast.cascade.checkpoint import NETWORKS, fingerprint
 from semcast.cli import build_parser, main
+from semcast.frame import VERSION
 from semcast.lpips import LPIPS
 from semcast.models import load_model
 from semcast.transmitter import HEADER_BITS, SIDE_BITS
@@ -92,15 +93,16 @@ def test_protocol_counts_the_side_information_the_code_counts():
     bits = {name: count for names, counts in rows for name, count in zip(names.split(", "), map(int, counts.split(" + ")))}
     assert bits == HEADER_BITS
     assert f"| **{SIDE_BITS}** |" in table and SIDE_BITS < 190
+    assert f"\nVersion {VERSION}. " in PROTOCOL and f"| version, {VERSION} |" in PROTOCOL
 
 
 def test_results_are_of_the_model_that_ships():
     cascade = load_model("small")
     prints = {name: fingerprint(getattr(cascade, name))[:8] for name in NETWORKS}
-    for name in ("kodak", "predictability", "robust", "crossing"):
-        record = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
-        assert record.get("code_id", prints["encoder"][:4]) == prints["encoder"][:4], name
-        assert record.get("networks", prints) == prints, name
+    for name in ("kodak", "predictability", "robust", "crossing", "steps_1", "steps_2", "steps_4", "steps_10"):
+        assert json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["networks"] == prints, name
+    packets = json.loads((ROOT / "benchmarks" / "results" / "packet_gain.json").read_text())
+    assert packets["networks"]["encoder"] == prints["encoder"]
 
 
 def test_help_answers_without_loading_torch():

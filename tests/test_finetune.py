@@ -229,7 +229,7 @@ def test_weights_mix_the_sources(folder, tmp_path):
         Photos([f"{few}:-1"])
 
 
-def test_cityscapes_and_div2k_give_their_training_photos_and_nothing_else(tmp_path):
+def test_cityscapes_and_div2k_give_their_training_photos_and_nothing_else(tmp_path, monkeypatch):
     wanted = ("leftImg8bit/train/bonn/a.png", "DIV2K_train_HR/b.png")
     others = ("leftImg8bit/val/ulm/c.png", "gtFine/train/bonn/a_color.png", "DIV2K_valid_HR/d.png", "DIV2K_train_LR_bicubic/b.png")
     for i, name in enumerate(wanted + others):
@@ -241,6 +241,11 @@ def test_cityscapes_and_div2k_give_their_training_photos_and_nothing_else(tmp_pa
     assert [item[0] for item in Photos([tmp_path / "city" / "leftImg8bit"]).items] == ["a.png"]
     assert [item[0] for item in Photos([tmp_path / "city"], "val").items] == ["c.png"]  # what the bench measures
     assert [item[0] for item in Photos([tmp_path / "div2k"], "val").items] == ["d.png"]
+    monkeypatch.chdir(tmp_path / "city")
+    assert [item[0] for item in Photos(["."]).items] == ["a.png"]
+    shutil.rmtree(tmp_path / "city" / "leftImg8bit" / "val")
+    with pytest.raises(InputError, match=r"^no pictures for val in \., which has others; name the folder of those you want$"):
+        Photos(["."], "val")
     assert [item[0] for item in Photos([tmp_path / "div2k" / "DIV2K_train_HR"], "val").items] == ["b.png"]  # as was asked for
 
 

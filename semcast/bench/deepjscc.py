@@ -125,6 +125,12 @@ def load_network(ratio: str, folder: Path = WEIGHTS) -> DeepJSCC:
     return network.eval().requires_grad_(False)
 
 
+def check_weights(folder: Path = WEIGHTS) -> None:
+    """Raises InputError if there is no network at all."""
+    if not any(weights_path(ratio, folder).exists() for ratio in RATIOS):
+        load_network(RATIOS[-1], folder)
+
+
 @functools.cache
 def version(folder: Path = WEIGHTS) -> str:
     """The hash of all weights."""

@@ -133,8 +133,8 @@ def check(systems: list[str], setting: Setting) -> None:
     for name in systems:
         system = find_system(name)
         if packages := missing(name):
-            extra = "phy" if packages[0] == "sionna" else "bench"
-            raise InputError(f"{name} needs {' and '.join(packages)}: pip install 'semcast[{extra}]'")
+            raise InputError(f"{name} needs {' and '.join(packages)}: pip install 'semcast[bench,phy]'")
+        system.ready()
         if system.link != "channel" and setting.channel != "awgn":
             raise InputError(f"{name} is a bound for awgn; leave it out on {setting.channel}")
     if twice := sorted({name for name in systems if systems.count(name) > 1}):

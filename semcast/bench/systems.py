@@ -46,6 +46,7 @@ class System(NamedTuple):
     digital: bool = False  # its constellation, not every picture, has unit power
     needs: tuple[str, ...] = ()  # packages beyond the plain installation
     version: Callable[[], str] = lambda: __version__
+    ready: Callable[[], None] = lambda: None  # raises InputError if it cannot run
 
 
 # semcast
@@ -135,7 +136,8 @@ def semcast(model: str, device: str, steps: int | None) -> System:
 def semcast_digital(model: str, device: str) -> System:
     send, receive = partial(send_digital, model=model, device=device), partial(receive_semcast, model=model, device=device, steps=None)
     about = "semcast's code as a packet of bytes over 5G LDPC and QAM chosen by the SNR"
-    return System(about, send, receive, digital=True, needs=("sionna", "constriction"), version=partial(model_version, model))
+    version = lambda: f"{model_version(model)}, packets of frame version {VERSION}"  # noqa: E731
+    return System(about, send, receive, digital=True, needs=("sionna", "constriction"), version=version)
 
 
 # Analog rivals without a trained transmitter
@@ -281,6 +283,7 @@ SYSTEMS = {
         deepjscc.send,
         deepjscc.receive,
         version=deepjscc.version,
+        ready=deepjscc.check_weights,
     ),
     **{f"{codec}-{link}": _codec(codec, link) for codec in NAMES for link in LINKS},
 }
