@@ -29,11 +29,13 @@ from semcast.demo import PHOTO
 from semcast.images import read_image, round_8bit
 from semcast.link import Link
 from semcast.models import compile_networks, has_bf16, load_model
+from semcast.receiver import condition
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 SIDES = (512, 1024)
 BATCHES = (1, 8)  # of the official size
 STEPS = 10
+TINY_SIDE = 64
 
 
 def main() -> None:
@@ -43,7 +45,7 @@ def main() -> None:
     p.add_argument("--official", action="store_true", help="time the official size too; default on a GPU")
     p.add_argument("--tiny", action="store_true", help="with tiny widths and sides in place of the official ones: a rehearsal, no result")
     p.add_argument("--out", type=Path)
-    p.add_argument("--memory", type=int, metavar="SIDE", help=argparse.SUPPRESS)  # the fresh process
+    p.add_argument("--memory", type=int, metavar="SIDE", help="print the peak MiB of this process for one picture of that side, and end")
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     if args.memory:
@@ -51,20 +53,24 @@ def main() -> None:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     gpu = torch.cuda.is_available()
-    link = [time_link(side, args.runs) | {"peak_mib": peak_memory(side, args.threads)} for side in SIDES] if not args.tiny else []
+    link = [time_link(side, args.runs) | {"peak_mib": peak_memory(side, args.threads)} for side in ((TINY_SIDE,) if args.tiny else SIDES)]
     networks = [
         compare("Stage B, 512x512, ten steps", *stage_b_pair(), args.runs),
         compare("Stage A decode, 512x512", *stage_a_pair(), args.runs),
     ]
     official = time_official(args.runs, "cuda" if gpu else "cpu", args.tiny) if gpu or args.official else []
+    peak = matmul_tflops("cpu")
+    for row in link:
+        row["share_of_peak"] = row["tflops"] / peak
     record = {
-        "schema": 2,
+        "schema": 3,
         "link": link,
         "networks": networks,
         "bf16_gap": bf16_gap() if has_bf16("cpu") else None,
         "official": official,
         "rehearsal": args.tiny,
-        "matmul_tflops": matmul_tflops("cuda" if gpu else "cpu"),
+        "cpu_matmul_tflops": peak,
+        "gpu_matmul_tflops": matmul_tflops("cuda") if gpu else None,
         "commit": git("rev-parse", "HEAD"),
         "machine": {
             "cpu": cpu_name(),
@@ -78,24 +84,38 @@ def main() -> None:
         write_text(args.out, json.dumps(record, indent=1) + "\n")
     for row in link + networks + official:
         print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr)
-    at_512 = link[0] if link else {}
     speedups = [row["diffusers_fp32_ms"] / (row["ours_bf16_ms"] or row["ours_fp32_ms"]) for row in networks]
     keys = ("encode_ms", "decode_ms_10", "decode_ms_2")
-    print(json.dumps({k: at_512.get(k) for k in keys} | {"stage_b_speedup": speedups[0], "stage_a_speedup": speedups[1]}))
+    print(json.dumps({k: link[0][k] for k in keys} | {"stage_b_speedup": speedups[0], "stage_a_speedup": speedups[1]}))
 
 
 def time_link(side: int, runs: int) -> dict:
-    """`small` on the CPU: encode and decode of one random picture, in 10 and in 2 steps, model loaded."""
+    """`small` on the CPU, model loaded: encode one random picture, decode it in 10 and in 2 steps, and the parts of that.
+
+    tflop, tflops and share_of_peak are of decoding in 10 steps; convolutions and matrix products are counted.
+    """
     link = Link(load_model("small"))
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     x, header = link.send(image)
     received = link.transmit(x, 10.0)
+    cascade, g = link.cascade, torch.Generator().manual_seed(0)
+    latent = torch.randn(1, cascade.config.stage_a.latent_channels, side // 4, side // 4, generator=g)
+    with torch.inference_mode():
+        code, noise = condition(received, header.gain, header.code_shape, cascade.config.noise_aware)
+        prepared = cascade.prepare(code, noise, latent.shape[-2:])
     calls = {
         "encode_ms": lambda: link.send(image),
         "decode_ms_10": lambda: link.receive(received, header, 10),
         "decode_ms_2": lambda: link.receive(received, header, 2),
+        "step_ms": torch.inference_mode()(lambda: cascade.denoise(latent, torch.ones(1), prepared)),
+        "stage_a_ms": torch.inference_mode()(lambda: cascade.stage_a.decode(latent.to(cascade.stage_a.out_block[0].weight.dtype))),
     }
-    return {"side": side} | medians(calls, runs, "cpu")
+    row = {"side": side} | medians(calls, runs, "cpu")
+    with FlopCounterMode(display=False) as counter:
+        link.receive(received, header, 10)
+    row["tflop"] = counter.get_total_flops() / 1e12
+    row["tflops"] = row["tflop"] / row["decode_ms_10"] * 1e3
+    return row
 
 
 def peak_memory(side: int, threads: int) -> float:
@@ -157,7 +177,7 @@ def time_official(runs: int, device: str, tiny: bool) -> list[dict]:
     compile_networks(fast)
     peak = matmul_tflops(device)
     rows = []
-    for side in (64,) if tiny else SIDES:
+    for side in (TINY_SIDE,) if tiny else SIDES:
         for batch in BATCHES[:1] if tiny else BATCHES:
             g = torch.Generator().manual_seed(0)
             code = torch.randn(batch, 16, side * 3 // 128, side * 3 // 128, generator=g).to(device)
@@ -203,9 +223,9 @@ def time_official(runs: int, device: str, tiny: bool) -> list[dict]:
 
 
 def matmul_tflops(device: str) -> float:
-    """What this machine reaches in one large bf16 matrix product."""
+    """What this machine reaches in one large matrix product, in bf16 where it has it."""
     n = 8192 if device == "cuda" else 1024
-    a = torch.randn(n, n, device=device, dtype=torch.bfloat16)
+    a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if has_bf16(device) else torch.float32)
     return 2 * n**3 / medians({"t": lambda: a @ a}, 10, device)["t"] / 1e9
 
 

@@ -313,15 +313,20 @@ def bench_source(record: dict) -> list[str]:
     options = "".join(f", {key} {value}" for key, value in record["channel_options"].items())
     crop = f"centre {record['size']}x{record['size']}" if record["size"] else "whole"
     text = f"{pictures} pictures ({crop}), {draws} draw{'s' * (draws > 1)}, {between} channel uses each, {record['channel']}{options}."
-    return ["", f"{text} `runs/bench_kodak.sh`; protocol {record['protocol']}, package versions and hashes are in `bench_kodak.json`."]
+    text += f" Systems and settings as in `runs/bench_kodak.sh`; protocol {record['protocol']}, versions and hashes: `bench_kodak.json`."
+    return ["", text]
 
 
 def speed() -> str:
     record = json.loads((RESULTS / "speed.json").read_text())
-    lines = ["| picture | encode ms | decode ms, 10 steps | decode ms, 2 steps | peak memory MiB |", "|---|---|---|---|---|"]
+    lines = [
+        "| picture | encode ms | decode ms, 10 steps | 2 steps | a step | Stage A | TFLOP/s of decoding | peak memory MiB |",
+        "|---" * 8 + "|",
+    ]
     for row in record["link"]:
-        times = [row[key] for key in ("encode_ms", "decode_ms_10", "decode_ms_2", "peak_mib")]
-        lines.append(f"| {row['side']}x{row['side']} | " + " | ".join(f"{value:.0f}" for value in times) + " |")
+        cells = [f"{row[key]:.0f}" for key in ("encode_ms", "decode_ms_10", "decode_ms_2", "step_ms", "stage_a_ms")]
+        cells += [f"{row['tflops']:.2f}, {100 * row['share_of_peak']:.0f} % of a matrix product's", f"{row['peak_mib']:.0f}"]
+        lines.append(f"| {row['side']}x{row['side']} | " + " | ".join(cells) + " |")
     lines.append("")
     head = ["network, same weights", "diffusers fp32 ms", "ours fp32 ms", "ours bf16 ms", "fp32 speedup", "bf16 speedup"]
     lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]

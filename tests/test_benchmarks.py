@@ -28,6 +28,7 @@ import crossing  # noqa: E402
 import keep  # noqa: E402
 import packet_gain  # noqa: E402
 import robust  # noqa: E402
+import speed  # noqa: E402
 import tables  # noqa: E402
 import train_speed  # noqa: E402
 
@@ -157,3 +158,16 @@ def test_the_ignorant_receiver_is_told_one_variance(name, options):
             assert told.noise_var[row].item() == pytest.approx(0.1) and error[row][arrived[row]].mean() == pytest.approx(0.1, rel=0.2)
             weight = (x[row].conj() * told.y[row]).real.sum() / told.y[row].abs().square().sum()  # the best single one
             assert weight.item() == pytest.approx(1 / 1.1, rel=0.03)
+
+
+def test_speed_ends_with_one_line_of_json(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["speed.py", "--tiny", "--runs", "1", "--out", str(tmp_path / "speed.json")])
+    speed.main()
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(last) == {"encode_ms", "decode_ms_10", "decode_ms_2", "stage_b_speedup", "stage_a_speedup"}
+    assert all(value > 0 for value in last.values())
+    record = json.loads((tmp_path / "speed.json").read_text())
+    (row,) = record["link"]
+    assert row["step_ms"] < row["decode_ms_10"] and row["peak_mib"] > 100
+    assert row["tflops"] == pytest.approx(row["tflop"] / row["decode_ms_10"] * 1e3)
+    assert row["share_of_peak"] == pytest.approx(row["tflops"] / record["cpu_matmul_tflops"])

@@ -9,6 +9,9 @@ from conftest import tiny_cascade
 from semcast.cascade.encoder import Encoder
 from semcast.cascade.stage_a import StageA, StageAConfig
 from semcast.cascade.stage_b import STAGE_B_BIG, STAGE_B_LITE, StageB, StageBConfig
+from semcast.demo import PHOTO
+from semcast.images import read_image
+from semcast.models import load_model
 
 diffusers = pytest.importorskip("diffusers", reason="parity needs the [dev] extra")
 
@@ -221,6 +224,19 @@ def test_stage_a_in_tiles_has_no_seams(monkeypatch, size):
         assert (stage_a.decode(latent) - whole).abs().max() < 1e-5 < whole.std()
         monkeypatch.setattr(stage_a, "config", replace(stage_a.config, bottleneck_blocks=-2))  # a tile that sees nothing around it
         assert (stage_a.decode(latent) - whole).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_shipped_stage_a_in_tiles_is_within_one_grey_level(monkeypatch, dtype):
+    stage_a = load_model("small", dtype=dtype).stage_a
+    image = read_image(PHOTO)[..., :256, 100:356].to(stage_a.out_block[0].weight.dtype)
+    with torch.no_grad():
+        latent = stage_a.encode(image)
+        whole = stage_a.decode(latent).float()
+        monkeypatch.setattr("semcast.cascade.stage_a.TILE", 24)
+        tiles = stage_a.decode(latent).float()
+    assert (tiles - whole).abs().max() <= 1 / 255
+    assert (whole - image.float()).abs().mean() < 0.05  # a picture, not a flat field
 
 
 def test_an_unfolded_cell_can_hold_a_picture_and_a_stretched_one_cannot():
