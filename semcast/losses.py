@@ -16,6 +16,7 @@ from .cascade.diffusion import add_noise, draw_noise, log_snr, sample, scales
 from .cascade.encoder import LATENT_CHANNELS, STRIDE
 from .cascade.model import Cascade
 from .channel import Received, awgn
+from .critic import Critic
 from .data import step_generator
 from .lpips import LPIPS
 from .models import has_bf16
@@ -41,6 +42,7 @@ class Step:
     device: torch.device
     buckets: Tensor  # [BUCKETS] of the adaptive weight; ones where it is not used
     basis: tuple[Tensor, Tensor] | None = None  # of the phase "code": `linear_code_basis`
+    critic: Critic | None = None  # of adversarial training
 
     def rand(self, *shape: int) -> Tensor:
         """Uniform numbers, [b, *shape]."""
@@ -262,8 +264,22 @@ def pixel_losses(cascade: Cascade, latent: Tensor, images: Tensor, step: Step, c
     size = round(config.window * (0.65 + step.integer(8) / 10))  # at one size a weave can please VGG; not at all sizes
     decoded, truth = (F.interpolate(t, size=(size, size), mode="bilinear", antialias=True) for t in (decoded, truth))
     with torch.no_grad():
-        maps = lpips.maps(truth)
-    return losses | {"lpips": lpips.distance(lpips.maps(decoded), maps).mean()}
+        true_maps = lpips.maps(truth)
+    maps = lpips.maps(decoded)
+    losses["lpips"] = lpips.distance(maps, true_maps).mean()
+    if config.texture_weight:
+        losses["texture"] = texture_loss(maps, true_maps)
+    return losses | (step.critic.losses(maps, true_maps) if step.critic else {})
+
+
+def texture_loss(maps: Sequence[Tensor], true_maps: Sequence[Tensor]) -> Tensor:
+    """Difference of the mean and deviation of every channel over a window: right if the texture is, wherever its strokes lie."""
+    total = 0.0
+    for seen, truth in zip(maps, true_maps):
+        scale = seen.shape[1] ** 0.5  # unit-length maps to unit power in every channel
+        (m, d), (mean, deviation) = ((torch.std_mean(t.float() * scale, dim=(2, 3), correction=0))[::-1] for t in (seen, truth))
+        total = total + F.l1_loss(m, mean) + F.l1_loss(d, deviation)
+    return total
 
 
 def spectrum_loss(decoded: Tensor, truth: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .cascade.checkpoint import load_tensors, save_tensors, write_text
 from .cascade.model import Cascade
+from .critic import Critic
 from .errors import InputError
 from .losses import PHASES
 from .presets import TrainConfig
@@ -39,11 +40,17 @@ class State:
     ema: dict[str, Tensor]  # running means of what learns, by name; empty where the last weights are the model
     buckets: Tensor  # [BUCKETS] of the adaptive weight
     frozen: dict[str, str]  # fingerprints of the networks that do not learn
+    critic: Critic | None = None  # of adversarial training
 
     @property
     def learning(self) -> tuple[str, ...]:
         """The networks that learn."""
         return PHASES[self.config.phase][1]
+
+    def learnt(self) -> dict[str, Tensor]:
+        """Weights of all that learns, the critic's too."""
+        own = {k: v for k, v in self.cascade.state_dict().items() if k.split(".")[0] in self.learning}
+        return own | ({f"critic.{k}": v for k, v in self.critic.state_dict().items()} if self.critic else {})
 
 
 def repair(folder: Path) -> None:
@@ -78,7 +85,7 @@ def save(folder: Path, state: State, done: int) -> None:
     for name, p in state.parameters.items():
         found = {k: torch.as_tensor(v) for k, v in state.optimiser.state[p].items()}
         moments |= {f"{name}|{k}": v.clone() if k.startswith("qmap") else v for k, v in found.items()}  # parameters share a qmap
-    learnt = {k: v.clone() for k, v in state.cascade.state_dict().items() if k.split(".")[0] in state.learning}
+    learnt = {k: v.clone() for k, v in state.learnt().items()}
     save_tensors(learnt, partial / "network.safetensors")
     save_tensors(state.ema, partial / "ema.safetensors")
     save_tensors(moments | {"buckets": state.buckets}, partial / "optimiser.safetensors")
@@ -113,13 +120,13 @@ def fill(folder: Path, state: State) -> int:
         raise InputError(f"{folder} was run with another {' and '.join(changed)}; resume with the same --init")
     learnt = load_tensors(last / "network.safetensors")
     means, moments = load_tensors(last / "ema.safetensors"), load_tensors(last / "optimiser.safetensors")
-    wanted = {k for k in state.cascade.state_dict() if k.split(".")[0] in state.learning}
     moved = {k.split("|")[0] for k in moments} - {"buckets"}
-    if missing := (wanted ^ learnt.keys()) | (state.ema.keys() ^ means.keys()) | (state.parameters.keys() ^ moved):
+    if missing := (state.learnt().keys() ^ learnt.keys()) | (state.ema.keys() ^ means.keys()) | (state.parameters.keys() ^ moved):
         raise LookupError(f"{min(missing)} is missing or too many")
     if not (type(record["step"]) is int and 0 < record["step"] <= state.config.steps):
         raise ValueError(f"step {record['step']!r}")
-    state.cascade.load_state_dict(learnt, strict=False)
+    for key, value in state.learnt().items():
+        value.copy_(learnt[key])
     for key, value in means.items():
         state.ema[key].copy_(value)
     state.buckets.copy_(moments.pop("buckets"))

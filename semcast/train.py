@@ -29,19 +29,20 @@ from .cascade.checkpoint import fingerprint, save_model
 from .cascade.model import Cascade
 from .cascade.stage_b import StageB
 from .channel import awgn
+from .critic import Critic
 from .data import Photos, Prefetcher, step_generator
 from .errors import InputError
 from .images import to_pixels, write_png
 from .losses import BUCKETS, PHASES, Step, bf16, linear_code_basis, update_buckets
 from .lpips import LPIPS
-from .presets import TrainConfig
+from .presets import TERMS, TrainConfig
 from .processes import gather, shares, start_processes, wait_for_all
 from .receiver import receive
 from .run_folder import State
 from .transmitter import Header, encode, modulate
 
 # What a generator of `step_generator` is for; latents.py has 16 and more.
-BATCH, DRAWS, NOISE, DROPOUT, STATISTICS, CALIBRATION, PREVIEW = 0, 1, 2, 3, 7, 8, 9
+BATCH, DRAWS, NOISE, DROPOUT, CRITIC, STATISTICS, CALIBRATION, PREVIEW = 0, 1, 2, 3, 4, 7, 8, 9
 
 
 def train(
@@ -96,7 +97,7 @@ def train(
         for step in bar:
             found = backward(state, step, rows, batches(step), lpips, device, basis)
             terms = gather(found, state.parameters.values(), processes)
-            norm = nn.utils.clip_grad_norm_(state.parameters.values(), config.clip)
+            norm = clip_gradients(state)
             check_finite(norm, photos, config, step)
             update(state, step, terms)
             row = {"step": step} | {k: v.mean().item() for k, v in terms.items() if k != "bucket"}
@@ -135,6 +136,12 @@ def make_state(cascade: Cascade, config: TrainConfig, device: str) -> State:
     for name in learning:
         network = getattr(cascade, name).requires_grad_(True)
         parameters |= {f"{name}.{k}": p for k, p in network.named_parameters()}
+    critic = None
+    if config.adversarial_weight:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(step_generator(config.seed, 0, CRITIC).initial_seed())
+            critic = Critic().to(device)
+        parameters |= {f"critic.{k}": p for k, p in critic.named_parameters()}
     for module in cascade.encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.05  # batches are small; a longer memory gives steadier statistics
@@ -146,6 +153,7 @@ def make_state(cascade: Cascade, config: TrainConfig, device: str) -> State:
         optimiser=make_optimiser(parameters, config),
         ema=learnt if config.ema else {},
         buckets=torch.ones(BUCKETS),
+        critic=critic,
         frozen={name: fingerprint(network) for name, network in cascade.named_children() if name not in learning},
     )
 
@@ -201,7 +209,8 @@ def backward(
         # dropout knows no other generator
         torch.manual_seed(step_generator(config.seed, step, DROPOUT).initial_seed() + part_rows.start)
         part = tuple(p.to(device) for p in part) if isinstance(part, tuple) else part.to(device)
-        draws = Step(step_generator(config.seed, step, DRAWS), config.batch, part_rows, device, state.buckets.to(device), basis)
+        generator, buckets = step_generator(config.seed, step, DRAWS), state.buckets.to(device)
+        draws = Step(generator, config.batch, part_rows, device, buckets, basis, state.critic)
         with bf16(device, config.bf16):
             terms = loss_function(state.cascade, part, draws, config, lpips)
             loss = sum(weight * terms[k].mean() for k, weight in weights(config).items() if k in terms)
@@ -212,8 +221,15 @@ def backward(
 
 def weights(config: TrainConfig) -> dict[str, float]:
     """Of the terms of a loss; the other terms are only logged."""
-    terms = ("latent", "pixel", "lpips", "thumbnail", "spectrum", "grid")
-    return {"denoise": 1.0, "code": 1.0} | {term: getattr(config, f"{term}_weight") for term in terms}
+    return {"denoise": 1.0, "code": 1.0, "critic": 1.0} | {term: getattr(config, f"{term}_weight") for term in TERMS}
+
+
+def clip_gradients(state: State) -> Tensor:
+    """To the norm `clip`, the model's and the critic's each for itself. Returns the model's norm before."""
+    critic = [p for name, p in state.parameters.items() if name.startswith("critic.")]
+    model = [p for name, p in state.parameters.items() if not name.startswith("critic.")]
+    nn.utils.clip_grad_norm_(critic, state.config.clip)
+    return nn.utils.clip_grad_norm_(model, state.config.clip)
 
 
 def check_finite(norm: Tensor, photos: Photos, config: TrainConfig, step: int) -> None:

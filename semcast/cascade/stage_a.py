@@ -27,6 +27,7 @@ class StageAConfig:
     latent_channels: int = 4
     codebook_size: int = 8192  # 0: no codebook
     scale_factor: float = 0.43
+    replicate_edges: bool = False  # for the transposed convolution; the official one sees zeros beyond the edge, which darken two pixels
 
 
 class StageA(nn.Module):
@@ -69,17 +70,28 @@ class StageA(nn.Module):
         """
         height, width = latent.shape[-2:]
         if torch.is_grad_enabled() or max(height, width) <= TILE:
-            return self.out_block(self.up_blocks(latent * self.config.scale_factor))
+            return self._up(latent)
         reach = self.config.bottleneck_blocks + 2  # latent pixels: one a block, one for the transposed convolution, one behind it
         image = latent.new_empty(len(latent), 3, 4 * height, 4 * width)
         for top in range(0, height, TILE):
             for left in range(0, width, TILE):
                 y, x = max(0, top - reach), max(0, left - reach)
                 part = latent[..., y : top + TILE + reach, x : left + TILE + reach]
-                seen = self.out_block(self.up_blocks(part * self.config.scale_factor))[..., 4 * (top - y) :, 4 * (left - x) :]
+                seen = self._up(part)[..., 4 * (top - y) :, 4 * (left - x) :]
                 place = image[..., 4 * top : 4 * (top + TILE), 4 * left : 4 * (left + TILE)]
                 place.copy_(seen[..., : place.shape[-2], : place.shape[-1]])
         return image
+
+    def _up(self, latent: Tensor) -> Tensor:
+        *blocks, transposed, last = self.up_blocks
+        x = latent * self.config.scale_factor
+        for block in blocks:
+            x = block(x)
+        if self.config.replicate_edges:
+            x = transposed(_pad(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))[..., 2:-2, 2:-2]
+        else:
+            x = transposed(x)
+        return self.out_block(last(x))
 
 
 class ResBlock(nn.Module):
