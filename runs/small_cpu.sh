@@ -20,14 +20,19 @@ train autoencoder new "$OUT/a" steps=1300 crop=128 window=96 lpips_weight=0.5
 train code "$OUT/a/model" "$OUT/c"
 train decode "$OUT/c/model" "$OUT/d" steps=2000 lr=0.001 lr_end=0.4
 train joint "$OUT/d/model" "$OUT/j" steps=1500 lr=0.0006 lr_end=0.15 fading=0.1 erasures=0.1
-train fewstep "$OUT/j/model" "$OUT/f" steps=1200 fading=0.08 erasures=0.08
+train fewstep "$OUT/j/model" "$OUT/f" steps=1200 fading=0.08 erasures=0.08 adversarial_weight=0
 # Both again, longer and with decoded windows, so that the encoder too learns what LPIPS sees.
 channel=(snr_min=-3 snr_max=24 fading=0.08 erasures=0.08)
 train joint "$OUT/f/model" "$OUT/j2" steps=4200 lr=0.0007 lr_end=0.1 "${channel[@]}" window=96 pixel_weight=2.5 thumbnail_weight=0.5 \
   latent_weight=0.3 grid_weight=40 spectrum_weight=0.1 ema=0.998
-train fewstep "$OUT/j2/model" "$OUT/f2" steps=720 lr=0.0006 "${channel[@]}" pixel_weight=2 latent_weight=0.2 ema=0.985 warmup=30
+train fewstep "$OUT/j2/model" "$OUT/f2" steps=720 lr=0.0006 "${channel[@]}" pixel_weight=2 latent_weight=0.2 ema=0.985 warmup=30 adversarial_weight=0
+# And again; from the second of these on, with a critic.
+windows=(lr=0.0007 lr_end=0.1 "${channel[@]}" window=96 pixel_weight=2.5 thumbnail_weight=0.5 latent_weight=0.3 grid_weight=40 spectrum_weight=0.1 ema=0.998)
+train joint "$OUT/f2/model" "$OUT/j3" steps=2400 seed=6 "${windows[@]}"
+train joint "$OUT/j3/model" "$OUT/j4" steps=1800 seed=7 "${windows[@]}" adversarial_weight=0.04
+train fewstep "$OUT/j4/model" "$OUT/f4" steps=800 seed=8 lr=0.0006 "${channel[@]}" pixel_weight=2 latent_weight=0.2 ema=0.985 warmup=30
 # As shipped: matrices in bfloat16.
-python - "$OUT/f2/model" <<'PYTHON'
+python - "$OUT/f4/model" <<'PYTHON'
 import sys
 from pathlib import Path
 

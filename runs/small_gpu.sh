@@ -31,7 +31,8 @@ PYTHON
   tar -C "$PARTS" -cf - whole | split -b 15M - "$PARTS/small.tar." && rm -r "$PARTS/whole"
 }
 # Encoder and Stage B go on from the shipped weights; Stage A stays.
-train joint small "$OUT/j" steps=8000 batch=64 window=128 lr=0.001 factor_min=0.5 factor_max=1 save_every=500 compile=true
+train joint small "$OUT/j" steps=8000 batch=64 window=128 lr=0.001 adversarial_weight=0.04 grid_weight=40 spectrum_weight=0.1 \
+  factor_min=0.5 factor_max=1 save_every=500 compile=true
 parts "$OUT/j/model"
 train fewstep "$OUT/j/model" "$OUT/f" steps=3000 batch=64 window=128 save_every=500 compile=true
 parts "$OUT/f/model"

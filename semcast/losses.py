@@ -267,19 +267,7 @@ def pixel_losses(cascade: Cascade, latent: Tensor, images: Tensor, step: Step, c
         true_maps = lpips.maps(truth)
     maps = lpips.maps(decoded)
     losses["lpips"] = lpips.distance(maps, true_maps).mean()
-    if config.texture_weight:
-        losses["texture"] = texture_loss(maps, true_maps)
     return losses | (step.critic.losses(maps, true_maps) if step.critic else {})
-
-
-def texture_loss(maps: Sequence[Tensor], true_maps: Sequence[Tensor]) -> Tensor:
-    """Difference of the mean and deviation of every channel over a window: right if the texture is, wherever its strokes lie."""
-    total = 0.0
-    for seen, truth in zip(maps, true_maps):
-        scale = seen.shape[1] ** 0.5  # unit-length maps to unit power in every channel
-        (m, d), (mean, deviation) = ((torch.std_mean(t.float() * scale, dim=(2, 3), correction=0))[::-1] for t in (seen, truth))
-        total = total + F.l1_loss(m, mean) + F.l1_loss(d, deviation)
-    return total
 
 
 def spectrum_loss(decoded: Tensor, truth: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from .losses import MARGIN, PHASES
 
 WINDOW_MIN = 32  # pixels: smaller ones vanish in VGG's pooling
 SHARES = ("lr_end", "condition_drop", "from_noise", "batch_norm_until")
-TERMS = ("latent", "pixel", "lpips", "spectrum", "grid", "texture", "adversarial", "thumbnail")  # of the losses; each has a weight
+TERMS = ("latent", "pixel", "lpips", "spectrum", "grid", "adversarial", "thumbnail")  # of the losses; each has a weight
 NOT_NEGATIVE = (*(f"{term}_weight" for term in TERMS), "latent_noise", "warmup")
 
 
@@ -53,7 +53,6 @@ class TrainConfig:
     spectrum_weight: float = 0.0  # power of decoded windows at frequencies where the true ones have less
     grid_weight: float = 0.0  # what repeats every 8 pixels in decoded windows
     window: int = 128  # pixels of the decoded window; 0: no decoding
-    texture_weight: float = 0.0  # means and deviations of VGG's maps of decoded windows
     adversarial_weight: float = 0.0  # decoded windows that a critic takes for true ones
     thumbnail_weight: float = 0.0  # pixel_weight L1 + LPIPS-VGG of the whole picture at a quarter of its side
     latent_noise: float = 0.1  # autoencoder: noise on the latent, by its deviation
@@ -163,6 +162,7 @@ PRESETS = {  # what won so far; LOG.md tells what each setting was measured agai
         latent_weight=0.3,
         spectrum_weight=0.1,
         grid_weight=40.0,
+        adversarial_weight=0.04,
     ),
     "scsic-512": SCSIC,
     "scsic-1024": replace(SCSIC, crop=1024),

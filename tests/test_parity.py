@@ -214,9 +214,21 @@ def test_stage_a_in_parts_that_fit_the_cache_equals_stage_a_at_once(monkeypatch,
         assert (stage_a.decode(latent) - whole).abs().max() < 1e-5 < whole.std()
 
 
-@pytest.mark.parametrize("size", [(40, 33), (16, 50)])
-def test_stage_a_in_tiles_has_no_seams(monkeypatch, size):
-    stage_a = tiny_cascade().stage_a
+@pytest.mark.parametrize("replicate", [False, True])
+def test_a_flat_latent_is_as_bright_at_the_edge_as_inside_where_edges_are_replicated(replicate):
+    """Behind the transposed convolution, which makes 2x2 numbers of one: the official way, zeros beyond the edge, halves the outermost."""
+    stage_a, seen = StageA(replace(tiny_cascade().stage_a.config, replicate_edges=replicate)).eval(), []
+    stage_a.up_blocks[-1].register_forward_pre_hook(lambda block, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        assert stage_a.decode(torch.full((1, 4, 6, 7), 0.8)).shape == (1, 3, 24, 28)
+    difference = (seen[0] - seen[0][..., 4:6, 4:6].repeat(1, 1, 6, 7)).abs()
+    assert (difference.max() < 1e-5) == replicate
+    assert difference[..., 1:-1, 1:-1].max() < 1e-5
+
+
+@pytest.mark.parametrize(("size", "replicate"), [((40, 33), False), ((16, 50), True)])
+def test_stage_a_in_tiles_has_no_seams(monkeypatch, size, replicate):
+    stage_a = StageA(replace(tiny_cascade().stage_a.config, replicate_edges=replicate)).eval()
     latent = torch.randn(1, 4, *size)
     with torch.no_grad():
         whole = stage_a.decode(latent)

@@ -18,6 +18,7 @@ from semcast import losses
 from semcast import train as training
 from semcast.cascade.checkpoint import NETWORKS
 from semcast.channel import awgn
+from semcast.critic import Critic
 from semcast.data import Photos
 from semcast.errors import InputError
 from semcast.losses import PHASES
@@ -126,14 +127,15 @@ def interrupted(tmp_path, monkeypatch, photos, lpips, at: int = 3):
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("phase", PHASES)
-def test_a_resumed_run_equals_one_that_was_never_interrupted(phase, tmp_path, monkeypatch, photos, lpips):
+@pytest.mark.parametrize(("phase", "adversarial"), [*((phase, 0.0) for phase in PHASES), ("autoencoder", 0.1), ("fewstep", 0.1)])
+def test_a_resumed_run_equals_one_that_was_never_interrupted(phase, adversarial, tmp_path, monkeypatch, photos, lpips):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(with_dropout(), photos, config(phase), whole, lpips, progress=False)
+    settings = config(phase, adversarial_weight=adversarial)
+    train(with_dropout(), photos, settings, whole, lpips, progress=False)
     with monkeypatch.context() as patch:
         fail_at(patch, phase, 3, interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train(with_dropout(), photos, config(phase), parts, lpips, progress=False)
+            train(with_dropout(), photos, settings, parts, lpips, progress=False)
     assert json.loads((parts / "last" / "state.json").read_text())["step"] == 2
     assert not (parts / "model").exists()
     torch.manual_seed(99)  # nothing hangs on global randomness, nor on the weights before resuming
@@ -141,7 +143,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(phase, tmp_path, mo
     for network in PHASES[phase][1]:
         for tensor in getattr(cascade, network).state_dict().values():
             tensor.zero_()
-    assert train(cascade, photos, config(phase), parts, lpips, resume=True, progress=False) == parts / "model"
+    assert train(cascade, photos, settings, parts, lpips, resume=True, progress=False) == parts / "model"
 
     expected = {row["step"]: row for row in log(whole)}
     assert list(expected) == list(range(STEPS)) and all(math.isfinite(row["loss"]) and row["grad"] > 0 for row in expected.values())
@@ -169,6 +171,30 @@ def test_the_thumbnail_loss_is_zero_for_the_true_latent_and_falls_towards_it(pho
 def test_the_thumbnail_loss_trains(tmp_path, photos, lpips):
     train(tiny_cascade(), photos, config(steps=2, crop=128, window=0, thumbnail_weight=1.0), tmp_path, lpips, progress=False)
     assert all(row["loss"] == pytest.approx(row["thumbnail"] + 0.5 * row["latent"]) for row in log(tmp_path))
+
+
+def test_the_critic_and_the_model_each_learn_from_their_own_loss_alone(lpips):
+    torch.manual_seed(0)
+    critic, images = Critic(), torch.rand(2, 3, 48, 48, requires_grad=True)
+    terms = critic.losses(lpips.maps(images), lpips.maps(torch.rand(2, 3, 48, 48)))
+    gradient = lambda name, of: torch.autograd.grad(terms[name], of, retain_graph=True, allow_unused=True)  # noqa: E731
+    weights = list(critic.parameters())
+    assert gradient("adversarial", images)[0].abs().max() > 0 and all(g.any() for g in gradient("critic", weights) if g.ndim > 1)
+    assert gradient("critic", images) == (None,) and {*gradient("adversarial", weights)} == {None}
+
+
+def test_a_critic_learns_to_tell_flat_windows_from_noisy_ones(lpips):
+    torch.manual_seed(0)
+    critic = Critic()
+    optimiser = torch.optim.AdamW(critic.parameters(), 1e-3)
+    flat, noisy = lpips.maps(torch.rand(4, 3, 1, 1).expand(4, 3, 32, 32)), lpips.maps(torch.rand(4, 3, 32, 32))
+    assert critic.losses(flat, noisy)["critic"].item() == pytest.approx(6, abs=0.5)  # two hinges on each of three maps
+    for _ in range(40):
+        optimiser.zero_grad()
+        critic.losses(flat, noisy)["critic"].backward()
+        optimiser.step()
+    assert critic.losses(flat, noisy)["critic"] < 1
+    assert critic.losses(flat, noisy)["adversarial"] > 2 > -2 > critic.losses(noisy, noisy)["adversarial"]
 
 
 def test_fading_and_erasures_are_what_they_say_and_leave_the_other_pictures_alone():

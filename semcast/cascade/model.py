@@ -116,7 +116,7 @@ def small_config() -> ModelConfig:
             ),
             last_channels=640,
         ),
-        stage_a=StageAConfig(hidden=(32, 96), bottleneck_blocks=4, codebook_size=0, scale_factor=1.0),
+        stage_a=StageAConfig(hidden=(32, 96), bottleneck_blocks=4, codebook_size=0, scale_factor=1.0, replicate_edges=True),
         stage_b=StageBConfig(
             hidden=(64, 128, 256, 320),
             heads=(0, 0, 0, 5),
