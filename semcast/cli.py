@@ -124,6 +124,8 @@ def build_parser() -> Parser:
     p.add_argument("--ray", metavar="ADDRESS", help="let a Ray cluster work instead; `local` starts one here")
     p.add_argument("--device", default="cpu", help="of the networks, default: %(default)s")
     p.add_argument("--lpips", type=Path, metavar="DIR", help="folder of LPIPS weights, as in `run`")
+    p.add_argument("--labels", type=Path, metavar="PATH", help="classes of the pixels (CamVid's), folder or tar of PNG; for mIoU")
+    p.add_argument("--segmenter", type=Path, metavar="FILE", help="its weights, from benchmarks/train_segmenter.py; for mIoU")
     p.set_defaults(run=commands.bench)
     p = p.add_subparsers(dest="action", metavar="report").add_parser("report", help="rows -> DIR/report.html, and tables as files")
     p.add_argument("folder", type=Path, metavar="DIR")

@@ -152,6 +152,8 @@ def bench(args) -> None:
             print(f"{name:18s} {system.about}")
         return
     needed = {"--systems": args.smoke or args.systems, "--data": args.smoke or args.data, "--out": args.out}
+    if (args.labels is None) != (args.segmenter is None):
+        raise InputError("--labels and --segmenter go together: mIoU needs both")
     if lacking := [flag for flag, value in needed.items() if not value]:
         raise InputError(f"{lacking[0]} is missing (see `semcast bench --help`)")
     options = find_channel(args.channel).parse(args.channel_option)
@@ -163,10 +165,11 @@ def bench(args) -> None:
         uses=args.uses,
         headline=tuple(args.headline),
         lpips=args.lpips,
+        segmenter=args.segmenter,
         device=args.device,
         size=args.size,
     )
-    pictures = SmokePictures() if args.smoke else Pictures(args.data, args.size, args.limit)
+    pictures = SmokePictures() if args.smoke else Pictures(args.data, args.size, args.limit, args.labels)
     folder, workers = make_folder(args.out), args.workers or harness.default_workers()
     with progress_bar(None, folder.name, "row") as tick:
         snrs = list(dict.fromkeys(args.snr))

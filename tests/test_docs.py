@@ -124,7 +124,7 @@ def test_the_flags_are_a_contract():
         "receive": sorted(["--help", "--output", "--steps", *model]),
         "bench": sorted(
             ["--help", "--list", "--smoke", "--systems", "--data", "--size", "--limit", "--snr", "--headline", "--uses", "--draws"]
-            + ["--channel", "--channel-option", "--out", "--workers", "--ray", "--device", "--lpips"]
+            + ["--channel", "--channel-option", "--out", "--workers", "--ray", "--device", "--lpips", "--labels", "--segmenter"]
         ),
         "train": sorted(["--help", "--preset", "--data", "--out", "--init", "--resume", "--set", "--lpips", "--cache", "--device"]),
         "models": sorted(["--help", "--json"]),

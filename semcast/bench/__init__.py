@@ -8,5 +8,6 @@ pictures.py   what is sent
 harness.py    channel, counting, rows, resuming, worker processes
 measures.py   all metrics of a row
 classifier.py labels and features of pictures, distances of sets of them
+segmenter.py  classes of the pixels of street scenes
 report.py     rows -> tables, plots, pictures
 """

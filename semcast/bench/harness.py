@@ -32,6 +32,7 @@ from . import measures
 from .classifier import WIDTH
 from .ends import Ends
 from .pictures import Pictures
+from .segmenter import load_segmenter
 from .systems import FINITE_LOSS, System, family, find_system, ideal_bits, missing, semcast_uses
 
 PROTOCOL = 1  # of PROTOCOL.md's section "The bench"
@@ -56,6 +57,7 @@ class Setting:
     uses: str = "same"
     headline: tuple[float, ...] = (1, 10, 20)  # SNRs with the slow metrics and pictures
     lpips: Path | None = None
+    segmenter: Path | None = None
     device: str = "cpu"
     size: int | None = None
 
@@ -71,6 +73,7 @@ class Unit(NamedTuple):
     shown: bool  # keep pictures
     index: int  # of the picture in the data
     pixels: np.ndarray | None = None  # uint8 [H, W, 3]; read when the unit is given away
+    truth: np.ndarray | None = None  # uint8 [H, W], classes of its pixels, if there are labels
 
 
 Measured = tuple[dict, np.ndarray | None, dict[str, np.ndarray]]  # row, picture to keep, features by SHA-256
@@ -103,7 +106,7 @@ def bench(
     total = len(pictures) * len(systems) * len(snrs) * draws
     if not todo:
         return total, 0
-    given = (unit._replace(pixels=pictures.read(unit.index)) for unit in units)
+    given = (unit._replace(pixels=pictures.read(unit.index), truth=pictures.truth(unit.index)) for unit in units)
     if ray:
         rows = on_ray(given, ray)
     elif workers > 1 and len(units) > 1:
@@ -130,6 +133,8 @@ def bench(
 
 def check(systems: list[str], setting: Setting) -> None:
     """Before hours of work, not after."""
+    if setting.segmenter:
+        load_segmenter(setting.segmenter)
     for name in systems:
         system = find_system(name)
         if packages := missing(name):
@@ -153,7 +158,7 @@ def plan(systems: list[str], pictures: Pictures, snrs: list[float], draws: int, 
     for system in systems:
         families.setdefault(family(system), []).append(system)
     for index in range(len(pictures)):
-        pixels = pictures.read(index)
+        pixels, _ = pictures.read(index), pictures.truth(index)  # a missing label stops the run here, not hours later
         sha256, uses = picture_sha256(pixels), count_uses(setting.uses, *pixels.shape[:2])
         for members in families.values():
             jobs = []
@@ -283,7 +288,7 @@ def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
     for name, snr_db, draws in unit.jobs:
         system, headline = find_system(name), snr_db in setting.headline
         if headline not in references:
-            references[headline] = measures.reference(unit.pixels, setting.lpips, headline)
+            references[headline] = measures.reference(unit.pixels, setting.lpips, headline, setting.segmenter, unit.truth)
         sent, side = ends.send(name, unit.pixels, unit.uses, snr_db)
         facts = check_sent(name, system, sent, side, unit.uses, snr_db)
         for draw in draws:
@@ -318,7 +323,7 @@ def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
                 **quality,
                 "received_sha256": digest,
                 "headline": headline,
-                "versions": measures.versions(setting.lpips),
+                "versions": measures.versions(setting.lpips, setting.segmenter),
             }
             seen = {} if features is None else {unit.sha256: references[headline]["seen"].features, digest: features}
             yield row, image if unit.shown and headline and draw == 0 else None, seen

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..images import to_tensor
 from ..lpips import LPIPS, load_lpips
 from .classifier import agreement, load_classifier, see
+from .segmenter import load_segmenter, overlaps, segment
 
 METRICS = {  # name: (label, unit, digits, whether more is better)
     "psnr_db": ("PSNR", "dB", 2, True),
@@ -29,6 +30,7 @@ METRICS = {  # name: (label, unit, digits, whether more is better)
     "top5_overlap": ("top 5 labels in common", "", 3, True),
     "delta_e": ("colour error", "dE2000", 2, False),
 }
+SHIFTS = ("shift_red", "shift_green", "shift_blue")  # mean of what was received less the original's, of 255
 BLOCK = 16  # pixels, of the colour error
 DISTS_WIDTHS = (3, 64, 128, 256, 512, 512)
 DISTS_TAPS = (3, 8, 15, 22, 29)  # ReLUs of VGG16, as LPIPS
@@ -99,8 +101,10 @@ def networks(lpips_folder: Path | None) -> tuple[dict[str, LPIPS], DISTS | None,
 
 
 @torch.inference_mode()
-def reference(pixels: np.ndarray, lpips_folder: Path | None, headline: bool) -> dict:
-    """Features that many receptions of one picture are compared with."""
+def reference(
+    pixels: np.ndarray, lpips_folder: Path | None, headline: bool, segmenter: Path | None = None, truth: np.ndarray | None = None
+) -> dict:
+    """Features that many receptions of one picture are compared with. truth: classes of its pixels, uint8 [H, W]."""
     lpips, dists, classifier, _ = networks(lpips_folder)
     image = to_tensor(pixels)
     used = {name: network for name, network in lpips.items() if headline or name == "alex"}
@@ -110,6 +114,8 @@ def reference(pixels: np.ndarray, lpips_folder: Path | None, headline: bool) -> 
         "maps": metrics.reference_maps(image, used),
         "dists": dists.maps(image) if dists and headline else None,
         "seen": see(classifier, pixels) if classifier and headline else None,
+        "segmenter": load_segmenter(segmenter) if segmenter and headline and truth is not None else None,
+        "truth": truth,
     }
 
 
@@ -128,6 +134,11 @@ def measure(reference: dict, received: np.ndarray, lpips_folder: Path | None) ->
     quality |= agreement(reference["seen"].labels, seen.labels) if seen else {"top1_in_top5": None, "top5_overlap": None}
     quality["delta_e"] = delta_e(reference["image"], image)
     why = {"ms_ssim": f"needs sides of at least {metrics.MS_SSIM_SIDE_MIN} pixels"} | reasons
+    why |= {"segments": "needs --labels and --segmenter"} if reference["truth"] is None else {}
+    shift = 255 * (image - reference["image"]).mean((0, 2, 3))
+    quality |= {name: round(value, 4) for name, value in zip(SHIFTS, shift.tolist())}
+    network = reference["segmenter"]
+    quality["segments"] = overlaps(segment(network, received), reference["truth"]) if network else None
     quality["missing"] = {name: why.get(name, NOT_HERE) for name, value in quality.items() if value is None}
     return quality, seen.features if seen else None
 
@@ -170,13 +181,14 @@ def ciede2000(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=2)
-def versions(lpips_folder: Path | None) -> dict[str, str | None]:
+def versions(lpips_folder: Path | None, segmenter: Path | None = None) -> dict[str, str | None]:
     """Everything that metrics depend on."""
     packages = ("torch", "torchmetrics", "numpy", "pillow")
     lpips, dists, classifier, _ = networks(lpips_folder)
     weights = {f"lpips_{name}": digest(network.state_dict()) for name, network in lpips.items()}
     weights["dists"] = digest({"alpha": dists.alpha, "beta": dists.beta}) if dists else None
     weights["efficientnet_lite0"] = digest(classifier.state_dict()) if classifier else None
+    weights["segmenter"] = digest(load_segmenter(segmenter).state_dict()) if segmenter else None
     named = {package: importlib.metadata.version(package) for package in packages}
     return {"semcast": __version__, "commit": commit(), "python": platform.python_version(), **named, **weights}
 

@@ -7,16 +7,17 @@ from PIL import Image
 
 from ..data import Photos
 from ..errors import InputError
+from .segmenter import Labels
 
 PHOTO = Path(__file__).parents[1] / "assets" / "astronaut.jpg"
 CROPS = ((40, 150), (230, 250))  # of the bundled photo: left and top of the smoke run's pictures
 
 
 class Pictures:
-    """Pictures of a run by index, cropped: `names`, `read`."""
+    """Pictures of a run by index, cropped: `names`, `read`; and the classes of their pixels, if there are labels: `truth`."""
 
-    def __init__(self, sources: list[Path], size: int | None = None, limit: int | None = None):
-        self.photos, self.size = Photos(sources, "val"), size
+    def __init__(self, sources: list[Path], size: int | None = None, limit: int | None = None, labels: Path | None = None):
+        self.photos, self.size, self.labels = Photos(sources, "val"), size, Labels(labels) if labels else None
         self.names = [name for name, *_ in self.photos.items][:limit]
 
     def __len__(self) -> int:
@@ -24,6 +25,13 @@ class Pictures:
 
     def read(self, index: int) -> np.ndarray:
         return np.ascontiguousarray(centre_crop(self.photos.read(index), self.size, self.names[index]))
+
+    def truth(self, index: int) -> np.ndarray | None:
+        """uint8 [H, W]."""
+        if self.labels is None:
+            return None
+        label = self.labels.read(self.names[index], self.photos.read(index).shape[:2])
+        return np.ascontiguousarray(centre_crop(label, self.size, self.names[index]))
 
 
 class SmokePictures:
@@ -40,9 +48,12 @@ class SmokePictures:
             left, top = CROPS[index]
             return np.array(photo.convert("RGB").crop((left, top, left + self.size, top + self.size)))
 
+    def truth(self, index: int) -> None:
+        return None
+
 
 def centre_crop(pixels: np.ndarray, side: int | None, name: str) -> np.ndarray:
-    """uint8 [H, W, 3] -> [side, side, 3]."""
+    """uint8 [H, W, ...] -> [side, side, ...]."""
     if side is None:
         return pixels
     height, width = pixels.shape[:2]

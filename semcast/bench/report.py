@@ -21,13 +21,19 @@ from ..errors import InputError
 from ..images import write_bytes
 from .classifier import frechet_distance, kernel_distance
 from .harness import FEATURES, ROWS, picture_path, read_features, read_rows
-from .measures import METRICS
+from .measures import METRICS, SHIFTS
+from .segmenter import mean_iou
 from .systems import SYSTEMS, family
 
 RESAMPLES = 2000
 SHOWN_SIDE = 320  # pixels, of pictures in the report
-COLUMNS = {"lost": ("lost", "%", 1, False), "side_bits": ("side information", "bit", 0, False)}
-SETS = {  # distances between sets of pictures, as METRICS
+COLUMNS = {
+    "lost": ("lost", "%", 1, False),
+    "side_bits": ("side information", "bit", 0, False),
+    **{name: (f"mean {name.partition('_')[2]} of the received less the original's", "of 255", 2, False) for name in SHIFTS},
+}
+SETS = {  # figures of a whole set of pictures, as METRICS
+    "miou": ("mIoU", "", 3, True),
     "kd_efficientnet_lite0": ("KD-EfficientNetLite0", "", 4, False),
     "fd_efficientnet_lite0": ("FD-EfficientNetLite0", "", 2, False),
 }
@@ -48,7 +54,7 @@ def report(out: Path) -> Path:
     rows = read_rows(out / ROWS) if (out / ROWS).exists() else []
     if not rows:
         raise InputError(f"{out} holds no rows of a bench; make some with `semcast bench --out {out}`")
-    summary = summarise(rows) | distances(rows, read_features(out / FEATURES))
+    summary = summarise(rows) | distances(rows, read_features(out / FEATURES)) | segmented(rows)
     write_bytes(out / "summary.csv", as_csv(summary).encode())
     write_bytes(out / "tables.md", "\n\n".join(as_text(*table, "markdown") for table in tables(summary)).encode() + b"\n")
     write_bytes(out / "tables.tex", "\n\n".join(as_text(*table, "latex") for table in tables(summary)).encode() + b"\n")
@@ -92,6 +98,21 @@ def distances(rows: list[dict], features: dict[str, np.ndarray]) -> Summary:
         if len(group) >= PICTURES_MIN["fd_efficientnet_lite0"]:
             mean = float(np.mean([frechet_distance(originals, one) for one in sets]))
             summary[*key, "fd_efficientnet_lite0"] = (mean, mean, mean, len(group))
+    return summary
+
+
+def segmented(rows: list[dict]) -> Summary:
+    """mIoU of what was received: overlaps are summed over pictures and draws. A group with a picture without labels is left out."""
+    groups = defaultdict(lambda: defaultdict(list))  # (setting, system, snr) -> picture -> overlaps, one a draw
+    for row in rows:
+        groups[setting(row), row["system"], row["snr_db"]][row["image_sha256"]].append(row.get("segments"))
+    summary = {}
+    for key, group in groups.items():
+        if all(counts for draws in group.values() for counts in draws):  # neither None nor missing
+            counts = np.array([np.mean(draws, axis=0) for draws in group.values()])  # [pictures, classes, 2]
+            picks = np.random.default_rng(0).integers(len(counts), size=(RESAMPLES, len(counts)))
+            low, high = np.percentile([mean_iou(counts[pick]) for pick in picks], [2.5, 97.5])
+            summary[*key, "miou"] = (mean_iou(counts), float(low), float(high), len(counts))
     return summary
 
 
@@ -187,7 +208,8 @@ def as_html(rows: list[dict], summary: Summary, out: Path) -> str:
             parts += [f"<h3>{text(title.removesuffix(where).rstrip('. '))}</h3>", table(head, lines)]
     parts += ["<h2>Systems</h2>", table(["system", "what it is", "version"], about(rows))]
     parts += ["<h2>Is the channel what it says?</h2>", table(["channel", "Es/N0 asked, dB", "measured, dB", "symbols"], measured(rows))]
-    missing = {f"{ALL[m][0]}: {why}" for row in rows for m, why in row["missing"].items()}
+    names = {metric: ALL[metric][0] for metric in ALL} | {"segments": SETS["miou"][0]}
+    missing = {f"{names[m]}: {why}" for row in rows for m, why in row["missing"].items()}
     missing |= {f"{ALL[m][0]}: needs features of {n} pictures" for m, n in PICTURES_MIN.items() if m not in {key[3] for key in summary}}
     if missing:
         parts.append("<p class=note>Not measured. " + text("; ".join(sorted(missing))) + "</p>")
