@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from quality import centre_crop, named, networks, one_row_a_line, rows_so_far, shown, transmit
+from quality import centre_crop, named, networks, one_row_a_line, rows_so_far, run, shown, transmit
 from tables import NO_NOISE_DB, ablation
 from tqdm import tqdm
 
@@ -79,4 +79,4 @@ def informed(folder: str, told: bool) -> Link:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

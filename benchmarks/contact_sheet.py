@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 
 from PIL import Image
-from quality import centre_crop, named
+from quality import centre_crop, named, run
 from tqdm import tqdm
 
 from semcast.data import Photos
@@ -42,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from quality import centre_crop, named, networks, one_row_a_line, rows_so_far, shown
+from quality import centre_crop, named, networks, one_row_a_line, rows_so_far, run, shown
 from tables import CROSSING, OUTAGE_SNR_DB, crossing_rows, crossings, verdict
 from torch import Tensor
 from tqdm import tqdm
@@ -212,4 +212,4 @@ def interpolate(at: float, x: list[float], y: list[float]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

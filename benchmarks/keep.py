@@ -7,7 +7,7 @@ import argparse
 from collections import defaultdict
 from pathlib import Path
 
-from quality import one_row_a_line
+from quality import one_row_a_line, run
 
 from semcast.bench.harness import ROWS, read_rows
 from semcast.bench.measures import METRICS, SHIFTS
@@ -15,21 +15,8 @@ from semcast.cascade.checkpoint import write_text
 from semcast.errors import InputError
 
 SHARED = ("protocol", "size", "channel", "channel_options", "uses_rule", "versions")
-KEPT = (
-    "system",
-    "image",
-    "image_sha256",
-    "uses",
-    "payload_uses",
-    "side_bits",
-    "snr_db",
-    "draw",
-    "lost",
-    "headline",
-    *METRICS,
-    *SHIFTS,
-    "segments",
-)
+KEPT = ("system", "image", "image_sha256", "uses", "payload_uses", "side_bits", "snr_db", "draw", "lost", "headline", *METRICS)
+KEPT_IF_ANY = (*SHIFTS, "segments", "segments_original")
 
 
 def main() -> None:
@@ -62,9 +49,9 @@ def kept(rows: list[dict]) -> dict:
         raise InputError(f"{lacking[0]} lacks {len(whole - measured[lacking[0]])} rows that others have; finish the bench first")
     shared = {field: rows[0][field] for field in SHARED}
     systems = {row["system"]: row["system_version"] for row in rows}
-    fields = [field for field in KEPT if any(row.get(field) is not None for row in rows)]
+    fields = (*KEPT, *(field for field in KEPT_IF_ANY if any(row.get(field) is not None for row in rows)))
     return {"schema": 1, **shared, "systems": systems, "rows": [{field: row.get(field) for field in fields} for row in rows]}
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from quality import centre_crop, named, networks, one_row_a_line, shown
+from quality import centre_crop, named, networks, one_row_a_line, run, shown
 from tqdm import tqdm
 
 from semcast import packet
@@ -78,4 +78,4 @@ def size_bytes(numbers: np.ndarray) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -176,5 +176,14 @@ def git(*args: str) -> str | None:
         return None
 
 
+def run(main) -> None:
+    """A script: what is wrong with its input becomes one line and exit code 2."""
+    try:
+        main()
+    except InputError as error:
+        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from quality import centre_crop, named, networks, one_row_a_line, rows_so_far, shown
+from quality import centre_crop, named, networks, one_row_a_line, rows_so_far, run, shown
 from tqdm import tqdm
 
 from semcast.bench.measures import commit
@@ -114,4 +114,4 @@ def one_variance(received: Received) -> Received:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

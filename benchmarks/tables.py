@@ -11,6 +11,10 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
 
+import numpy as np
+
+from semcast.bench.segmenter import mean_iou
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PLOT = ROOT / "docs" / "crossing.png"
@@ -61,7 +65,7 @@ def main() -> None:
 
 def tables() -> dict[str, str]:
     makers = [quality, predictability, speed, robust, knowledge, crossing, outage, packet_gain, phy_speed, ablation, ablation_small, steps]
-    makers += [bench, bench_headline]
+    makers += [bench, bench_headline, bench_camvid, bench_camvid_headline]
     return {make.__name__: made(make) for make in makers}
 
 
@@ -295,9 +299,17 @@ def bench_groups(record: dict) -> dict[str, dict[float, list[dict]]]:
     return groups
 
 
-def bench() -> str:
+def bench_camvid() -> str:
+    return bench("bench_camvid")
+
+
+def bench_camvid_headline() -> str:
+    return bench_headline("bench_camvid")
+
+
+def bench(name: str = "bench_kodak") -> str:
     """Every system at equal uses: LPIPS-Alex, PSNR and lost pictures over the SNR."""
-    record = json.loads((RESULTS / "bench_kodak.json").read_text())
+    record = json.loads((RESULTS / f"{name}.json").read_text())
     snrs = sorted({row["snr_db"] for row in record["rows"]})
     at = " / ".join(f"{snr:g}" for snr in snrs) + " dB"
     lines = [f"| system | LPIPS-Alex at {at} | PSNR dB | lost | side information, bits |", "|---" * 5 + "|"]
@@ -305,28 +317,36 @@ def bench() -> str:
         cells = [" / ".join(average(groups[snr], key, digits) for snr in snrs) for key, _, digits in CELLS]
         lost = " / ".join(share(groups[snr], "lost").removesuffix(" %") for snr in snrs) + " %"
         lines.append(f"| `{system}` | {' | '.join(cells)} | {lost} | {max(row['side_bits'] for row in groups[snrs[0]])} |")
-    return "\n".join(lines + bench_source(record))
+    return "\n".join(lines + bench_source(record, name))
 
 
-def bench_headline() -> str:
-    """The slow metrics, at the headline SNRs."""
-    record = json.loads((RESULTS / "bench_kodak.json").read_text())
+def bench_headline(name: str = "bench_kodak") -> str:
+    """The slow metrics, at the headline SNRs; mIoU where pictures have labels."""
+    record = json.loads((RESULTS / f"{name}.json").read_text())
     snrs = sorted({row["snr_db"] for row in record["rows"] if row["headline"]})
-    lines = ["| system | " + " | ".join(label for _, label, _ in HEADLINE) + " |", "|---" * (len(HEADLINE) + 1) + "|"]
+    labelled = "segments" in record["rows"][0]
+    heads = [label for _, label, _ in HEADLINE] + ["mIoU"] * labelled
+    lines = ["| system | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for system, groups in bench_groups(record).items():
         cells = [" / ".join(average(groups[snr], key, digits) for snr in snrs) for key, _, digits in HEADLINE]
+        if labelled:
+            cells.append(" / ".join(f"{mean_iou(np.array([row['segments'] for row in groups[snr]])):.2f}" for snr in snrs))
         lines.append(f"| `{system}` | {' | '.join(cells)} |")
+    if labelled:
+        originals = {row["image_sha256"]: row["segments_original"] for row in record["rows"] if row["segments_original"]}
+        miou = f"{mean_iou(np.array([*originals.values()])):.2f}"
+        lines.append(f"| the originals |{' |' * len(HEADLINE)} {miou} |")
     return "\n".join(lines + ["", "At " + " / ".join(f"{snr:g}" for snr in snrs) + " dB."])
 
 
-def bench_source(record: dict) -> list[str]:
+def bench_source(record: dict, name: str) -> list[str]:
     pictures, draws = (len({row[key] for row in record["rows"]}) for key in ("image_sha256", "draw"))
     uses = sorted({row["uses"] for row in record["rows"]})
     between = f"{uses[0]}" if len(uses) == 1 else f"{uses[0]} to {uses[-1]}"
     options = "".join(f", {key} {value}" for key, value in record["channel_options"].items())
     crop = f"centre {record['size']}x{record['size']}" if record["size"] else "whole"
     text = f"{pictures} pictures ({crop}), {draws} draw{'s' * (draws > 1)}, {between} channel uses each, {record['channel']}{options}."
-    text += f" Systems and settings as in `runs/bench_kodak.sh`; protocol {record['protocol']}, versions and hashes: `bench_kodak.json`."
+    text += f" Systems and settings as in `runs/{name}.sh`; protocol {record['protocol']}, versions and hashes: `{name}.json`."
     return ["", text]
 
 

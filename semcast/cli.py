@@ -110,7 +110,7 @@ def build_parser() -> Parser:
     p.add_argument("--systems", nargs="+", default=[], metavar="NAME", help="see --list; semcast@DIR is semcast with another model")
     p.add_argument("--data", type=Path, nargs="+", metavar="PATH", help="folders, tar files or pictures")
     p.add_argument("--size", type=side, metavar="S", help="centre crop of S x S pixels, default: whole pictures")
-    p.add_argument("--limit", type=count, metavar="N", help="only the first N pictures")
+    p.add_argument("--limit", type=count, metavar="N", help="only N pictures, evenly spread over all")
     p.add_argument("--snr", type=snr, nargs="+", default=[1.0, 10.0, 20.0], metavar="DB", help="Es/N0, default: 1 10 20")
     p.add_argument(
         "--headline", type=snr, nargs="+", default=[1.0, 10.0, 20.0], metavar="DB", help="SNRs with the slow metrics and pictures"

@@ -359,3 +359,11 @@ def test_list_and_mistakes(cli, tmp_path, data):
 
 def test_pictures_are_named_by_their_pixels():
     assert picture_sha256(np.zeros((2, 3, 3), np.uint8)) != picture_sha256(np.zeros((3, 2, 3), np.uint8))
+
+
+def test_a_limit_spreads_over_the_data(data):
+    photos = data.photos
+    assert Pictures([p for _, p, *_ in photos.items] * 3, limit=4).names == ["0.png", "1.png", "1.png", "0.png"]  # 0 1 0 1 0 1: 0, 1, 3, 4
+    assert Pictures([p for _, p, *_ in photos.items], limit=9).names == ["0.png", "1.png"]
+    picked = Pictures([p for _, p, *_ in photos.items] * 3, limit=4)
+    assert np.array_equal(picked.read(3), photos.read(0)) and np.array_equal(picked.read(2), photos.read(1))

@@ -108,14 +108,16 @@ def reference(
     lpips, dists, classifier, _ = networks(lpips_folder)
     image = to_tensor(pixels)
     used = {name: network for name, network in lpips.items() if headline or name == "alex"}
+    network = load_segmenter(segmenter) if segmenter and headline and truth is not None else None
     return {
         "image": image,
         "lpips": used,
         "maps": metrics.reference_maps(image, used),
         "dists": dists.maps(image) if dists and headline else None,
         "seen": see(classifier, pixels) if classifier and headline else None,
-        "segmenter": load_segmenter(segmenter) if segmenter and headline and truth is not None else None,
+        "segmenter": network,
         "truth": truth,
+        "segments": overlaps(segment(network, pixels), truth) if network else None,
     }
 
 
@@ -139,7 +141,9 @@ def measure(reference: dict, received: np.ndarray, lpips_folder: Path | None) ->
     quality |= {name: round(value, 4) for name, value in zip(SHIFTS, shift.tolist())}
     network = reference["segmenter"]
     quality["segments"] = overlaps(segment(network, received), reference["truth"]) if network else None
-    quality["missing"] = {name: why.get(name, NOT_HERE) for name, value in quality.items() if value is None}
+    lacking = [name for name, value in quality.items() if value is None]
+    quality["segments_original"] = reference["segments"]
+    quality["missing"] = {name: why.get(name, NOT_HERE) for name in lacking}
     return quality, seen.features if seen else None
 
 

@@ -18,19 +18,21 @@ class Pictures:
 
     def __init__(self, sources: list[Path], size: int | None = None, limit: int | None = None, labels: Path | None = None):
         self.photos, self.size, self.labels = Photos(sources, "val"), size, Labels(labels) if labels else None
-        self.names = [name for name, *_ in self.photos.items][:limit]
+        count = len(self.photos)
+        self.chosen = range(count) if limit is None or limit >= count else [i * count // limit for i in range(limit)]
+        self.names = [self.photos.items[i][0] for i in self.chosen]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def read(self, index: int) -> np.ndarray:
-        return np.ascontiguousarray(centre_crop(self.photos.read(index), self.size, self.names[index]))
+        return np.ascontiguousarray(centre_crop(self.photos.read(self.chosen[index]), self.size, self.names[index]))
 
     def truth(self, index: int) -> np.ndarray | None:
         """uint8 [H, W]."""
         if self.labels is None:
             return None
-        label = self.labels.read(self.names[index], self.photos.read(index).shape[:2])
+        label = self.labels.read(self.names[index], self.photos.read(self.chosen[index]).shape[:2])
         return np.ascontiguousarray(centre_crop(label, self.size, self.names[index]))
 
 

@@ -213,6 +213,8 @@ def as_html(rows: list[dict], summary: Summary, out: Path) -> str:
     missing |= {f"{ALL[m][0]}: needs features of {n} pictures" for m, n in PICTURES_MIN.items() if m not in {key[3] for key in summary}}
     if missing:
         parts.append("<p class=note>Not measured. " + text("; ".join(sorted(missing))) + "</p>")
+    if originals := {row["image_sha256"]: row["segments_original"] for row in rows if row.get("segments_original")}:
+        parts.append(f"<p class=note>mIoU of the originals: {mean_iou(np.array([*originals.values()])):.3f}</p>")
     kept = "\n".join(sorted({json.dumps(row["versions"]) for row in rows}))
     parts.append(f"<details><summary>Versions</summary><pre>{text(kept)}</pre></details>")
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>semcast bench</title><style>{STYLE}</style></head>'

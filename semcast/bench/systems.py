@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import importlib.metadata
 import importlib.util
 import math
 import zlib
@@ -263,9 +264,17 @@ def _codec(codec: str, link: str) -> System:
     real = link in ("ldpc", "fixed")
     needs = ("sionna",) * real + ("imageio_ffmpeg",) * (codec != "jpeg2000")
     send, receive = partial(send_codec, codec, link), partial(receive_codec, codec, link)
-    return System(
-        f"{NAMES[codec]} over {LINKS[link]}", send, receive, "channel" if real else link, real, needs, codecs.CODECS[codec].version
-    )
+    version = lambda: codecs.CODECS[codec].version() + f", {link_version()}" * real  # noqa: E731
+    return System(f"{NAMES[codec]} over {LINKS[link]}", send, receive, "channel" if real else link, real, needs, version)
+
+
+@functools.cache
+def link_version() -> str:
+    """Of the digital link: the hash of its error curves, which decide the scheme, and the version of its decoder."""
+    from ..phy import digital
+
+    sionna = importlib.metadata.version("sionna-no-rt") if importlib.util.find_spec("sionna") else "missing"
+    return f"link {hashlib.sha256(digital.CURVES.read_bytes()).hexdigest()[:8]}, sionna {sionna}"
 
 
 MODELS = {  # those with networks, of any model: "semcast@MODEL_NAME_OR_DIR"
