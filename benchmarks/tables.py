@@ -13,6 +13,7 @@ from statistics import mean, stdev
 
 import numpy as np
 
+from semcast.bench.measures import SHIFTS
 from semcast.bench.segmenter import mean_iou
 
 ROOT = Path(__file__).parent.parent
@@ -47,6 +48,7 @@ HEADLINE = (
     ("delta_e", "colour error dE2000", 2),
     ("top1_in_top5", "best label in the top 5", 2),
 )
+STREET_MODELS = {"small": "`small`: photos and streets", "street": "then streets only", "mixed": "then streets and photos, 7 : 3"}
 NO_NOISE_DB = 100  # in ablation.json
 OUTAGE_SNR_DB = 10  # where crossing.py tries many errors
 
@@ -65,7 +67,7 @@ def main() -> None:
 
 def tables() -> dict[str, str]:
     makers = [quality, predictability, speed, robust, knowledge, crossing, outage, packet_gain, phy_speed, ablation, ablation_small, steps]
-    makers += [bench, bench_headline, bench_camvid, bench_camvid_headline]
+    makers += [bench, bench_headline, bench_camvid, bench_camvid_headline, street]
     return {make.__name__: made(make) for make in makers}
 
 
@@ -337,6 +339,29 @@ def bench_headline(name: str = "bench_kodak") -> str:
         miou = f"{mean_iou(np.array([*originals.values()])):.2f}"
         lines.append(f"| the originals |{' |' * len(HEADLINE)} {miou} |")
     return "\n".join(lines + ["", "At " + " / ".join(f"{snr:g}" for snr in snrs) + " dB."])
+
+
+def street() -> str:
+    """`small` and its two street versions on streets and on photos: quality and colour at every SNR."""
+    records = {name: json.loads((RESULTS / f"street_{name}.json").read_text()) for name in ("street", "photos")}
+    snrs = sorted({row["snr_db"] for row in records["street"]["rows"]})
+    at = " / ".join(f"{snr:g}" for snr in snrs) + " dB"
+    heads = ["measured on", "trained on", f"LPIPS-Alex at {at}", "DISTS", "PSNR dB", "colour error dE2000", "shift of red, green, blue"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for name, record in records.items():
+        for system, groups in bench_groups(record).items():
+            keys = (("lpips", 3), ("dists", 3), ("psnr_db", 2), ("delta_e", 2))
+            cells = [" / ".join(average(groups[snr], key, digits) for snr in snrs) for key, digits in keys]
+            rows = [row for snr in snrs for row in groups[snr]]
+            shift = ", ".join(f"{float(average(rows, key, 4)):+.1f}" for key in SHIFTS)
+            trained = STREET_MODELS[Path(system.partition("@")[2] or "small/model").parent.name]
+            lines.append(f"| {name} | {trained} | {' | '.join(cells)} | {shift} |")
+    counts = {name: len({row["image_sha256"] for row in record["rows"]}) for name, record in records.items()}
+    draws = len({row["draw"] for row in records["street"]["rows"]})
+    text = (
+        f"{counts['street']} frames of CamVid's test set, {counts['photos']} Kodak photos (centre 512x512), {draws} draw{'s' * (draws > 1)}"
+    )
+    return "\n".join([*lines, "", f"{text}; shifts are of 255, over all SNRs. `runs/small_street.sh`"])
 
 
 def bench_source(record: dict, name: str) -> list[str]:
