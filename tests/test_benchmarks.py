@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import crossing  # noqa: E402
 import keep  # noqa: E402
 import packet_gain  # noqa: E402
+import quality  # noqa: E402
 import robust  # noqa: E402
 import speed  # noqa: E402
 import tables  # noqa: E402
@@ -171,3 +172,61 @@ def test_speed_ends_with_one_line_of_json(tmp_path, monkeypatch, capsys):
     assert row["step_ms"] < row["decode_ms_10"] and row["peak_mib"] > 100
     assert row["tflops"] == pytest.approx(row["tflop"] / row["decode_ms_10"] * 1e3)
     assert row["share_of_peak"] == pytest.approx(row["tflops"] / record["cpu_matmul_tflops"])
+
+
+def test_streets_and_photos_are_averaged_by_model(tmp_path, monkeypatch):
+    names = ["semcast", "semcast@out/street/model", "semcast@out/mixed/model"]
+    for i, data in enumerate(("street", "photos")):
+        rows = [
+            {
+                "system": name,
+                "image": "i",
+                "image_sha256": str(image),
+                "snr_db": snr,
+                "draw": 0,
+                "lpips": 0.1 * j + image,
+                "dists": 0.2,
+                "psnr_db": 20.0,
+            }
+            | {"delta_e": 3.0 + i, "shift_red": 2.0 * snr - 3.0, "shift_green": -1.0 * j, "shift_blue": 0.0}
+            for j, name in enumerate(names)
+            for image in (0, 1)
+            for snr in (1.0, 10.0)
+        ]
+        (tmp_path / f"street_{data}.json").write_text(json.dumps({"systems": dict.fromkeys(names, ""), "rows": rows}))
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    lines = tables.street().splitlines()
+    assert lines[3] == "| street | then streets only | 0.600 / 0.600 | 0.200 / 0.200 | 20.00 / 20.00 | 3.00 / 3.00 | +8.0, -1.0, +0.0 |"
+    assert lines[5].startswith("| photos | `small`: photos and streets | 0.500 / 0.500 |") and "| 4.00 / 4.00 |" in lines[5]
+    assert lines[-1].startswith("2 frames of CamVid's test set, 2 Kodak photos (centre 512x512), 1 draw;")
+
+
+def test_a_bench_with_labels_shows_miou(tmp_path, monkeypatch):
+    row = {
+        "system": "downscale",
+        "image": "i",
+        "image_sha256": "a",
+        "snr_db": 1.0,
+        "draw": 0,
+        "headline": True,
+        "uses": 72,
+        "side_bits": 72,
+        "lost": False,
+    }
+    row |= {name: 1.0 for name in ("lpips", "psnr_db", "lpips_vgg", "dists", "ms_ssim", "delta_e", "top1_in_top5")}
+    row |= {"segments": [[1, 4], [2, 4]] + [[0, 0]] * 9, "segments_original": [[4, 4], [2, 4]] + [[0, 0]] * 9}
+    record = {"protocol": 1, "size": None, "channel": "awgn", "channel_options": {}, "systems": {"downscale": ""}, "rows": [row]}
+    (tmp_path / "bench_camvid.json").write_text(json.dumps(record))
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    head, _, line, originals, *_ = tables.bench_camvid_headline().splitlines()
+    assert head.endswith("| mIoU |") and line.endswith("| 0.38 |") and originals == "| the originals | | | | | | 0.75 |"
+    assert "versions and hashes: `bench_camvid.json`" in tables.bench_camvid()
+
+
+def test_bad_input_of_a_script_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "rows.jsonl").write_text('{"no": "row"}\n')
+    monkeypatch.setattr(sys, "argv", ["benchmarks/keep.py", str(tmp_path), "--out", str(tmp_path / "out.json")])
+    with pytest.raises(SystemExit) as stop:
+        quality.run(keep.main)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"keep: {tmp_path}/rows.jsonl does not hold rows of a bench; choose another --out\n"
