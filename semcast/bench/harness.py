@@ -45,7 +45,18 @@ PICTURES = 3  # of these the report shows what each system received, at the head
 MEASURED_NOISE = ("awgn", "rayleigh", "rayleigh-fast", "rician")  # y - h x is the noise
 SNR_GRID_DB = (-5.0, 0.0, 1.0, 5.0, 10.0, 15.0, 20.0)
 SMOKE_SNRS_DB = (1.0, 10.0)
-SMOKE = ("semcast", "semcast-2steps", "semcast-1step", "stage-a", "downscale", "jpeg2000-ldpc", "hevc-ldpc", "vvc-ldpc", "avif-capacity")
+SMOKE = (
+    "semcast",
+    "semcast-2steps",
+    "semcast-1step",
+    "stage-a",
+    "downscale",
+    "deepjscc",
+    "jpeg2000-ldpc",
+    "hevc-ldpc",
+    "vvc-ldpc",
+    "avif-capacity",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
