@@ -67,7 +67,7 @@ def main() -> None:
 
 def tables() -> dict[str, str]:
     makers = [quality, predictability, speed, robust, knowledge, crossing, outage, packet_gain, phy_speed, ablation, ablation_small, steps]
-    makers += [bench, bench_headline, bench_camvid, bench_camvid_headline, street]
+    makers += [bench, bench_headline, bench_line, bench_camvid, bench_camvid_headline, street]
     return {make.__name__: made(make) for make in makers}
 
 
@@ -299,6 +299,23 @@ def bench_groups(record: dict) -> dict[str, dict[float, list[dict]]]:
     for row in record["rows"]:
         groups[row["system"]][row["snr_db"]].append(row)
     return groups
+
+
+def bench_line() -> str:
+    """semcast, DeepJSCC and the best codec with LDPC and at capacity, in a sentence."""
+    record = json.loads((RESULTS / "bench_kodak.json").read_text())
+    groups, snrs = bench_groups(record), sorted({row["snr_db"] for row in record["rows"]})
+    value = lambda system: [float(average(groups[system][snr], "lpips", 5)) for snr in snrs]  # noqa: E731
+    best = lambda link: min((s for s in groups if s.endswith(link)), key=lambda s: sum(value(s)))  # noqa: E731
+    shown = {
+        "semcast": "semcast",
+        "deepjscc": "DeepJSCC",
+        best("-ldpc"): "the best codec over 5G LDPC",
+        best("-capacity"): "over an ideal code",
+    }
+    parts = [f"{name} {' / '.join(f'{v:.3f}' for v in value(system))}" for system, name in shown.items() if system in groups]
+    at = " / ".join(f"{snr:g}" for snr in snrs)
+    return f"Beside others at equal uses, LPIPS-Alex at {at} dB: {', '.join(parts)} ([all](docs/results.md#every-system-of-the-bench))."
 
 
 def bench_camvid() -> str:
