@@ -6,6 +6,7 @@ python benchmarks/tables.py --write    put them between the markers <!-- table N
 
 import argparse
 import json
+import math
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 
 from semcast.bench.measures import SHIFTS
 from semcast.bench.segmenter import mean_iou
+from semcast.cascade.encoder import LATENT_CHANNELS, STRIDE
+from semcast.transmitter import SIDE_BITS, Header
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -49,6 +52,8 @@ HEADLINE = (
     ("top1_in_top5", "best label in the top 5", 2),
 )
 STREET_MODELS = {"small": "`small`: photos and streets", "street": "then streets only", "mixed": "then streets and photos, 7 : 3"}
+SIZES = ((512, 512), (1024, 1024), (360, 480), (1024, 2048))
+FACTOR_RATIOS = (384, 683, 1536)  # 1 / bandwidth ratio: `factor` 1.0, 0.75, 0.5
 NO_NOISE_DB = 100  # in ablation.json
 OUTAGE_SNR_DB = 10  # where crossing.py tries many errors
 
@@ -67,7 +72,7 @@ def main() -> None:
 
 def tables() -> dict[str, str]:
     makers = [quality, predictability, speed, robust, knowledge, crossing, outage, packet_gain, phy_speed, ablation, ablation_small, steps]
-    makers += [bench, bench_headline, bench_line, bench_camvid, bench_camvid_headline, street]
+    makers += [bench, bench_headline, sizes, factor, bench_line, bench_camvid, bench_camvid_headline, street]
     return {make.__name__: made(make) for make in makers}
 
 
@@ -316,6 +321,31 @@ def bench_line() -> str:
     parts = [f"{name} {' / '.join(f'{v:.3f}' for v in value(system))}" for system, name in shown.items() if system in groups]
     at = " / ".join(f"{snr:g}" for snr in snrs)
     return f"Beside others at equal uses, LPIPS-Alex at {at} dB: {', '.join(parts)} ([all](docs/results.md#every-system-of-the-bench))."
+
+
+def sizes() -> str:
+    """What is sent of a picture, by its size: from the header's own arithmetic."""
+    lines = ["| picture | numbers of Z | of the picture's numbers | complex channel uses | side information, bits |", "|---" * 5 + "|"]
+    for height, width in SIZES:
+        header = Header(0, height, width, 0.75, 1.0, 0)
+        numbers = math.prod(header.code_shape)
+        share = f"{100 * numbers / (3 * height * width):.2f} %"
+        lines.append(f"| {width}x{height} | {numbers} | {share} | {header.channel_uses} | {SIDE_BITS} |")
+    return "\n".join(lines)
+
+
+def factor() -> str:
+    """`small` with larger and smaller codes."""
+    lines = ["| `factor` | Z | channel uses | LPIPS-Alex at 1 / 10 / 20 dB | DISTS | PSNR dB |", "|---" * 6 + "|"]
+    for ratio in FACTOR_RATIOS:
+        record = json.loads((RESULTS / f"factor_{ratio}.json").read_text())
+        (groups,) = bench_groups(record).values()
+        uses, snrs = record["rows"][0]["uses"], sorted(groups)
+        side = math.isqrt(2 * uses // LATENT_CHANNELS)
+        cells = [" / ".join(average(groups[snr], key, n) for snr in snrs) for key, n in (("lpips", 3), ("dists", 3), ("psnr_db", 2))]
+        lines.append(f"| {STRIDE * side / record['size']:g} | [16, {side}, {side}] | {uses} | {' | '.join(cells)} |")
+    pictures, draws = (len({row[key] for row in record["rows"]}) for key in ("image_sha256", "draw"))
+    return "\n".join([*lines, "", f"{pictures} pictures (centre 512x512), {draws} draw{'s' * (draws > 1)}. `runs/bench_factor.sh`"])
 
 
 def bench_camvid() -> str:
