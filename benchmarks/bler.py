@@ -14,8 +14,9 @@ import time
 from datetime import UTC, datetime
 
 import torch
-from quality import cpu_name, git, one_row_a_line
+from quality import git, one_row_a_line
 
+from semcast.bench.cost import cpu_name
 from semcast.cascade.checkpoint import write_text
 from semcast.link import stream
 from semcast.phy.digital import BITS, CURVES, TABLE, Mcs, bound_db, deliver, plan

@@ -15,7 +15,9 @@ from semcast.cascade.checkpoint import write_text
 from semcast.errors import InputError
 
 SHARED = ("protocol", "size", "channel", "channel_options", "uses_rule", "versions")
-KEPT = ("system", "image", "image_sha256", "uses", "payload_uses", "side_bits", "snr_db", "draw", "lost", "headline", *METRICS)
+TIMES = ("send_ms", "receive_ms")
+MAY_DIFFER = ("commit", "cpu")  # out of `versions`: a run may go on with other systems, and on other machines
+KEPT = ("system", "image", "image_sha256", "uses", "payload_uses", "side_bits", "snr_db", "draw", "lost", "headline", *METRICS, *TIMES)
 KEPT_IF_ANY = (*SHIFTS, "segments", "segments_original")
 
 
@@ -38,6 +40,8 @@ def kept(rows: list[dict]) -> dict:
     """
     if not rows:
         raise InputError("there are no rows; make some with `semcast bench`")
+    found = {f"{name}s": sorted({str(row["versions"].get(name)) for row in rows}) for name in MAY_DIFFER}
+    rows = [row | {"versions": {k: v for k, v in row["versions"].items() if k not in MAY_DIFFER}} for row in rows]
     for field in SHARED:
         if any(row[field] != rows[0][field] for row in rows):
             raise InputError(f"rows differ in {field}; keep one setting at a time")
@@ -50,7 +54,7 @@ def kept(rows: list[dict]) -> dict:
     shared = {field: rows[0][field] for field in SHARED}
     systems = {row["system"]: row["system_version"] for row in rows}
     fields = (*KEPT, *(field for field in KEPT_IF_ANY if any(row.get(field) is not None for row in rows)))
-    return {"schema": 1, **shared, "systems": systems, "rows": [{field: row.get(field) for field in fields} for row in rows]}
+    return {"schema": 1, **shared, **found, "systems": systems, "rows": [{field: row.get(field) for field in fields} for row in rows]}
 
 
 if __name__ == "__main__":

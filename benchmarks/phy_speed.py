@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import torch
-from quality import cpu_name
 from torch import Generator
 
+from semcast.bench.cost import cpu_name
 from semcast.bench.measures import commit
 from semcast.cascade.checkpoint import write_text
 from semcast.channel import find_channel

@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from semcast.baselines import downscale_and_send
+from semcast.bench.cost import cpu_name
 from semcast.bench.measures import commit
 from semcast.cascade.checkpoint import NETWORKS, fingerprint, write_text
 from semcast.cascade.model import Cascade
@@ -159,14 +160,6 @@ def shown(argument: str) -> str:
     """A path outside the repository is named by its last part only."""
     path = Path(argument)
     return path.name if path.is_absolute() or ".." in path.parts else argument
-
-
-def cpu_name() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or None
 
 
 def git(*args: str) -> str | None:

@@ -19,9 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from quality import cpu_name, git
+from quality import git
 from torch.utils.flop_counter import FlopCounterMode
 
+from semcast.bench.cost import cpu_name
 from semcast.cascade.checkpoint import write_text
 from semcast.cascade.model import Cascade, ModelConfig
 from semcast.cascade.stage_b import STAGE_B_LITE, StageB

@@ -124,10 +124,10 @@ def test_the_largest_ratio_that_fits_is_chosen():
 def test_round_trip_in_two_processes(folder, ends, rule, channel):
     name, pixels = "random_deepjscc:SYSTEM", photo(101, 77)
     uses = count_uses(rule, 101, 77)
-    x, side = ends.send(name, pixels, uses, 10.0)
+    x, side, _ = ends.send(name, pixels, uses, 10.0)
     facts = check_sent(name, find_system(name), x, side, uses, 10.0)
     received = find_channel(channel)(x, 10.0, [generator()])
-    image = ends.receive(name, received, side)
+    image, _ = ends.receive(name, received, side)
     assert 0.5 * uses < facts["payload_uses"] <= uses and facts["side_bits"] == 16 + 16 + 24 + 2
     assert facts["power"] == pytest.approx(1, abs=1e-5)
     assert side["network"] == [RATIOS.index("1/683" if rule == "same" else rule), 2]

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, features
 
 from ..errors import InputError
+from .cost import remembered
 
 SCALES = (1, 2, 4, 8)  # sides are divided by one of these; which one travels in 2 bits
 SIDE_MIN = 32  # of a coded picture
@@ -71,7 +72,7 @@ def largest(name: str, pixels: np.ndarray, index: int, budget: int) -> bytes | N
     return best
 
 
-@functools.lru_cache(maxsize=2048)
+@remembered(maxsize=2048)
 def _encode(name: str, pixels: bytes, size: tuple[int, int], index: int, step: int) -> bytes:
     """Every SNR, link and draw of a picture asks for the same few encodings."""
     picture = Image.fromarray(np.frombuffer(pixels, np.uint8).reshape(*size, 3))
@@ -91,7 +92,7 @@ def shrink(picture: Image.Image, height: int, width: int, index: int) -> Image.I
     return Image.fromarray(np.pad(np.asarray(picture), ((0, below), (0, right), (0, 0)), mode="edge"))
 
 
-@functools.lru_cache(maxsize=64)
+@remembered(maxsize=64)
 def show(name: str, payload: bytes, index: int, height: int, width: int) -> np.ndarray:
     """What a receiver sees of a payload: uint8 [height, width, 3]."""
     return enlarge(CODECS[name].decode(payload, *coded_size(name, index, height, width)), index, height, width)

@@ -15,13 +15,14 @@ import torch
 
 from ..channel import Received
 from ..errors import InputError
+from .cost import spent_s
 
 
 class Ends:
     """The two processes, for all systems one after the other.
 
     >>> with Ends() as ends:
-    ...     sent, side = ends.send("downscale", pixels, uses=1152, snr_db=10)
+    ...     sent, side, cost_ms = ends.send("downscale", pixels, uses=1152, snr_db=10)
     """
 
     def __init__(self, device: str = "cpu"):
@@ -40,20 +41,20 @@ class Ends:
             process.wait()
             process.stdout.close()
 
-    def send(self, system: str, pixels: np.ndarray, uses: int, snr_db: float) -> tuple[torch.Tensor | bytes, dict]:
-        """uint8 [H, W, 3] -> (x [1, k] complex64, or a payload, side information)."""
+    def send(self, system: str, pixels: np.ndarray, uses: int, snr_db: float) -> tuple[torch.Tensor | bytes, dict, float]:
+        """uint8 [H, W, 3] -> (x [1, k] complex64, or a payload, side information, cost in ms)."""
         head, arrays = self.ask("sender", {"system": system, "uses": uses, "snr_db": snr_db}, image=pixels)
         sent = torch.from_numpy(arrays["x"])[None] if "x" in arrays else arrays["payload"].tobytes()
-        return sent, head["side"]
+        return sent, head["side"], head["ms"]
 
-    def receive(self, system: str, received: Received | bytes, side: dict) -> np.ndarray | None:
-        """What arrived -> uint8 [H, W, 3], or None if the receiver says that it is lost."""
+    def receive(self, system: str, received: Received | bytes, side: dict) -> tuple[np.ndarray | None, float]:
+        """What arrived -> (uint8 [H, W, 3], or None if the receiver says that it is lost; cost in ms)."""
         if isinstance(received, bytes):
             arrays = {"payload": np.frombuffer(received, np.uint8)}
         else:
             arrays = {name: part.numpy() for name, part in received._asdict().items()}
-        _, arrays = self.ask("receiver", {"system": system, "side": side}, **arrays)
-        return arrays.get("image")
+        head, arrays = self.ask("receiver", {"system": system, "side": side}, **arrays)
+        return arrays.get("image"), head["ms"]
 
     def ask(self, role: str, head: dict, **arrays) -> tuple[dict, dict]:
         process = self.processes[role]
@@ -94,7 +95,9 @@ def serve(device: str, role: str) -> None:
     answer = {"sender": answer_send, "receiver": answer_receive}[role]
     while (request := read(sys.stdin.buffer)) is not None:
         try:
-            write(out, *answer(device, *request))
+            start = spent_s(device)
+            head, arrays = answer(device, *request)
+            write(out, head | {"ms": 1000 * (spent_s(device) - start)}, arrays)
         except InputError as error:
             write(out, {"error": str(error)}, {})
         except Exception as error:  # a system's own; the harness says which system

@@ -300,12 +300,12 @@ def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
         system, headline = find_system(name), snr_db in setting.headline
         if headline not in references:
             references[headline] = measures.reference(unit.pixels, setting.lpips, headline, setting.segmenter, unit.truth)
-        sent, side = ends.send(name, unit.pixels, unit.uses, snr_db)
+        sent, side, send_ms = ends.send(name, unit.pixels, unit.uses, snr_db)
         facts = check_sent(name, system, sent, side, unit.uses, snr_db)
         for draw in draws:
             seed = draw_seed(unit.sha256, draw)
             received, noise = transmit(system, sent, snr_db, seed, setting)
-            image = None if received is None else ends.receive(name, received, side)
+            image, receive_ms = (None, None) if received is None else ends.receive(name, received, side)
             lost = image is None
             image = check_image(name, unit.pixels, mean_colour(name, unit.pixels, side) if lost else image)
             digest = hashlib.sha256(image.tobytes()).hexdigest()
@@ -330,6 +330,8 @@ def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
                 "uses": unit.uses,
                 **facts,
                 **noise,
+                "send_ms": round(send_ms, 2),
+                "receive_ms": receive_ms and round(receive_ms, 2),
                 "lost": lost,
                 **quality,
                 "received_sha256": digest,

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..images import to_tensor
 from ..lpips import LPIPS, load_lpips
 from .classifier import agreement, load_classifier, see
+from .cost import cpu_name
 from .segmenter import load_segmenter, overlaps, segment
 
 METRICS = {  # name: (label, unit, digits, whether more is better)
@@ -186,7 +187,7 @@ def ciede2000(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def versions(lpips_folder: Path | None, segmenter: Path | None = None) -> dict[str, str | None]:
-    """Everything that metrics depend on."""
+    """Everything that metrics depend on, and the machine, on which times do."""
     packages = ("torch", "torchmetrics", "numpy", "pillow")
     lpips, dists, classifier, _ = networks(lpips_folder)
     weights = {f"lpips_{name}": digest(network.state_dict()) for name, network in lpips.items()}
@@ -194,7 +195,7 @@ def versions(lpips_folder: Path | None, segmenter: Path | None = None) -> dict[s
     weights["efficientnet_lite0"] = digest(classifier.state_dict()) if classifier else None
     weights["segmenter"] = digest(load_segmenter(segmenter).state_dict()) if segmenter else None
     named = {package: importlib.metadata.version(package) for package in packages}
-    return {"semcast": __version__, "commit": commit(), "python": platform.python_version(), **named, **weights}
+    return {"semcast": __version__, "commit": commit(), "cpu": cpu_name(), "python": platform.python_version(), **named, **weights}
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
