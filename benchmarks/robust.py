@@ -4,6 +4,8 @@
 
 Three receivers. "map" knows the noise of every symbol: MMSE weights, and the noise map of Stage B. "no map": MMSE weights and
 the mean noise, which is what Stage B was told before there were maps. "one variance": see `one_variance`.
+With --blind, a fourth: a model that was trained without ever being told the noise (`"noise_aware": false` in its config.json), the
+paper's kind of receiver: equalised symbols as they are, zeros for lost ones. `runs/blind.sh` trains it.
 Rows are (condition, picture, draw); draw d of a picture uses seed d for channel and receiver in every condition. An interrupted
 run goes on when its command is given again.
 """
@@ -25,6 +27,7 @@ from semcast.cascade.checkpoint import write_text
 from semcast.channel import Received
 from semcast.combining import combine
 from semcast.data import Photos
+from semcast.errors import InputError
 from semcast.images import to_tensor
 from semcast.link import Link
 from semcast.lpips import load_lpips
@@ -47,6 +50,8 @@ CONDITIONS = {  # name: channel, options, SNR in dB, receptions combined, receiv
     "awgn 4 dB": ("awgn", {}, 4, 1, "map"),
 }
 
+BLIND = {f"{name}, blind": (*CONDITIONS[name][:4], "blind") for name in ("awgn 10 dB", "tdl-c, LS, 10 dB", "20 % erased, 10 dB")}
+
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -55,10 +60,13 @@ def main() -> None:
     p.add_argument("--crop", type=int, help="centre crop to a square of this side, default: whole pictures")
     p.add_argument("--limit", type=int, help="only the first N pictures")
     p.add_argument("--model", default="small")
+    p.add_argument("--blind", action="store_true", help="the model is not told the noise: measure it where that matters")
     p.add_argument("--lpips", type=Path)
     p.add_argument("--out", type=Path, required=True)
     args = p.parse_args()
     cascade = load_model(args.model)
+    if cascade.config.noise_aware == args.blind:
+        raise InputError(f"{args.model} is {'told' if args.blind else 'not told'} the noise; --blind is for models that are not")
     blind = copy.deepcopy(cascade)
     if cascade.config.stage_b.noise_map:
         blind.stage_b.noise_mapper.weight.data.zero_()  # it is told the mean noise, as before there were maps
@@ -78,7 +86,7 @@ def main() -> None:
             continue
         image = centre_crop(to_tensor(photos.read(index)), args.crop)
         maps = reference_maps(image, lpips)
-        for name, (channel, options, snr_db, copies, receiver) in CONDITIONS.items():
+        for name, (channel, options, snr_db, copies, receiver) in (BLIND if args.blind else CONDITIONS).items():
             link = Link(blind if receiver == "no map" else cascade, channel, **options)
             x, header = link.send(image)
             for draw in range(args.draws):

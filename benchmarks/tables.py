@@ -28,7 +28,12 @@ SYSTEMS = {
     "ablation": "the same, trained without channel noise",
     "downscale": "downscale, send analog, enlarge",
 }
-RECEIVERS = {"": "noise of every symbol", ", no map": "MMSE weights only", ", one variance": "one variance for all"}
+RECEIVERS = {
+    "": "noise of every symbol",
+    ", no map": "MMSE weights only",
+    ", one variance": "one variance for all",
+    ", blind": "told nothing, and trained so",
+}
 CROSSING = {  # (system, error of the SNR in dB) of crossing.json
     ("analog", 0): "analog",
     ("digital", 0): "digital, mode adapted to the SNR",
@@ -160,18 +165,18 @@ def robust() -> str:
 
 
 def knowledge() -> str:
-    """What knowing where the noise is is worth: LPIPS-Alex (PSNR dB) of three receivers."""
-    record = json.loads((RESULTS / "robust.json").read_text())
+    """What knowing where the noise is is worth: LPIPS-Alex (PSNR dB) of four receivers."""
+    records = [json.loads((RESULTS / name).read_text()) for name in ("robust.json", "robust_blind.json")]
     groups = defaultdict(list)
-    for row in record["rows"]:
+    for row in records[0]["rows"] + records[1]["rows"]:
         groups[row["condition"]].append(row)
     lines = ["| channel | " + " | ".join(RECEIVERS.values()) + " |", "|---" * (len(RECEIVERS) + 1) + "|"]
     for name in groups:
-        if name + ", no map" in groups:
+        if name + ", blind" in groups:
             cells = [groups.get(name + suffix) for suffix in RECEIVERS]
             cells = [f"{average(rows, 'lpips', 3)} ({average(rows, 'psnr_db', 2)})" if rows else "-" for rows in cells]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join(lines + source(records[1]))
 
 
 def crossing_rows(record: dict) -> dict[tuple, list[dict]]:

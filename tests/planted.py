@@ -1,5 +1,9 @@
 """Systems that break the rules of the bench, one each; the harness must notice. `test_bench.py` runs them."""
 
+import os
+import signal
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -31,6 +35,15 @@ def keep(pixels, uses, snr_db):
     return send(pixels, uses, snr_db)
 
 
+def kill_the_worker_once(pixels, uses, snr_db):
+    """As a machine that fails: the first sender that gets here kills the process that asked it, and leaves a mark."""
+    mark = Path(os.environ["SEMCAST_TEST_MARK"])
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getppid(), signal.SIGKILL)
+    return send(pixels, uses, snr_db)
+
+
 FLAT = System("honest: nothing but the mean colour", send, receive)
 PEEK = System("keeps the picture in a variable", keep, lambda received, side: KEPT["picture"])
 LOUD = System("too much power", lambda *a: (1.01 * symbols(a[1]), send(*a)[1]), receive)
@@ -43,3 +56,4 @@ LIAR = System(
 STUFFED = System("the picture as side information", lambda *a: (symbols(a[1]), {f"s{i}": (i, 16) for i in range(100)}), receive)
 FAT = System("more bits than the capacity", lambda *a: (bytes(10000), send(*a)[1]), receive, link="capacity")
 LOST = System("loses every picture", send, lambda received, side: None)
+KILLER = System("kills its worker once", kill_the_worker_once, receive)

@@ -341,6 +341,56 @@ def test_smoke_and_report_by_the_command_line(cli, tmp_path):
     assert (out / "tables.tex").read_text().count(r"\begin{tabular}") == len(re.findall(r"^\| system", table, re.M)) >= 6
 
 
+def test_a_killed_worker_is_one_line_and_loses_no_row(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMCAST_TEST_MARK", str(tmp_path / "mark"))
+    run = lambda: bench(["planted:KILLER"], data, [10.0], 1, tmp_path / "out", Setting(), workers=2)
+    with pytest.raises(InputError, match="a worker process was killed, .* give the command again to go on"):
+        run()
+    done = len(read_rows(tmp_path / "out" / "rows.jsonl"))
+    assert done < 2 and run() == (2, 2 - done)
+
+
+def test_a_ray_cluster_that_loses_a_worker_loses_nothing(data, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="clusters need the [ray] extra")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("SEMCAST_TEST_MARK", str(tmp_path / "mark"))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 1 << 27})
+    try:
+        cluster.add_node(num_cpus=1, object_store_memory=1 << 27)
+        systems = ["planted:KILLER", "downscale"]
+        assert bench(systems, data, [10.0, 20.0], 1, tmp_path / "out", Setting(), ray=cluster.address) == (8, 8)
+        assert (tmp_path / "mark").exists()  # a worker was killed
+        rows = read_rows(tmp_path / "out" / "rows.jsonl")
+        assert len({(row["system"], row["image_sha256"], row["snr_db"]) for row in rows}) == len(rows) == 8
+        assert bench(systems, data, [10.0, 20.0], 1, tmp_path / "out", Setting(), ray=cluster.address) == (8, 0)
+    finally:
+        cluster.shutdown()
+
+
+def test_report_draws_cost_rate_and_outage(ends, data, tmp_path):
+    """Twice the uses, and a link that loses pictures: made up from real rows."""
+    bench(["downscale", "planted:FLAT"], data, [1.0, 10.0], 1, tmp_path, Setting(), ends=ends)
+    report(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "time of sender and receiver at 10 dB, ms" in page and "Rate against quality" not in page and "lost, %" not in page
+    rows = read_rows(tmp_path / "rows.jsonl")
+    for row in rows.copy():
+        rows.append(row | {"uses_rule": "144", "uses": 144, "psnr_db": row["psnr_db"] + 3, "lost": row["snr_db"] == 1, "receive_ms": None})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("Rate against quality. awgn; whole pictures") == 1 and "lost, % (less is better)" in page
+    for tick in ("1/512", "1/256"):  # of 3 x 96 x 128 numbers
+        assert f">{tick}<" in page
+    found = {
+        (r["setting"][-8:], r["metric"]): r["mean"] for r in csv.DictReader((tmp_path / "summary.csv").open()) if r["system"] == "downscale"
+    }
+    assert ("uses 144", "send_ms") in found and ("uses 144", "receive_ms") not in found  # no row of it received anything
+    sent = [row["send_ms"] for row in rows if (row["system"], row["snr_db"], row["uses"]) == ("downscale", 10.0, 144)]
+    assert float(found["uses 144", "send_ms"]) == pytest.approx(np.median(sent), rel=1e-5)
+
+
 def test_list_and_mistakes(cli, tmp_path, data):
     listed = cli("bench", "--list")[1]
     assert [line.split()[0] for line in listed.splitlines()] == list(SYSTEMS)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -159,6 +160,22 @@ def test_the_ignorant_receiver_is_told_one_variance(name, options):
             assert told.noise_var[row].item() == pytest.approx(0.1) and error[row][arrived[row]].mean() == pytest.approx(0.1, rel=0.2)
             weight = (x[row].conj() * told.y[row]).real.sum() / told.y[row].abs().square().sum()  # the best single one
             assert weight.item() == pytest.approx(1 / 1.1, rel=0.03)
+
+
+def test_the_blind_receiver_is_a_model_that_is_not_told(tiny_model, lpips, tmp_path, monkeypatch, capsys):
+    out, argv = tmp_path / "blind.json", ["robust.py", PHOTO, "--crop", 128, "--draws", 2, "--lpips", lpips, "--blind"]
+    run = lambda model: monkeypatch.setattr(sys, "argv", [str(a) for a in (*argv, "--model", model, "--out", out)]) or robust.main()
+    blind = tmp_path / "model"
+    shutil.copytree(tiny_model, blind)
+    for told in (True, False):
+        (blind / "config.json").write_text(json.dumps(json.loads((blind / "config.json").read_text()) | {"noise_aware": told}))
+        if told:
+            with pytest.raises(InputError, match="is told the noise; --blind is for models that are not"):
+                run(blind)
+            assert not out.exists()
+    run(blind)
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["condition"] for row in rows[::2]] == list(robust.BLIND) and {row["draw"] for row in rows} == {0, 1}
 
 
 def test_speed_ends_with_one_line_of_json(tmp_path, monkeypatch, capsys):

@@ -16,6 +16,7 @@ import os
 import socket
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -249,6 +250,10 @@ def in_processes(units: Iterator[Unit], workers: int) -> Iterator[Measured]:
             finished, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in finished:
                 yield from future.result()
+    except BrokenProcessPool:
+        raise InputError(
+            "a worker process was killed, perhaps for want of memory; give the command again to go on, or fewer --workers"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

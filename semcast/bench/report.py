@@ -32,15 +32,19 @@ COLUMNS = {
     "side_bits": ("side information", "bit", 0, False),
     **{name: (f"mean {name.partition('_')[2]} of the received less the original's", "of 255", 2, False) for name in SHIFTS},
 }
+TIMES = {  # medians over the rows
+    "send_ms": ("sender's time", "ms", 0, False),
+    "receive_ms": ("receiver's time", "ms", 0, False),
+}
 SETS = {  # figures of a whole set of pictures, as METRICS
     "miou": ("mIoU", "", 3, True),
     "kd_efficientnet_lite0": ("KD-EfficientNetLite0", "", 4, False),
     "fd_efficientnet_lite0": ("FD-EfficientNetLite0", "", 2, False),
 }
 PICTURES_MIN = {"kd_efficientnet_lite0": 10, "fd_efficientnet_lite0": 500}
-NO_INTERVAL = {*COLUMNS, "fd_efficientnet_lite0"}
+NO_INTERVAL = {*COLUMNS, *TIMES, "fd_efficientnet_lite0"}
 MEASURES = METRICS | SETS
-ALL = MEASURES | COLUMNS
+ALL = MEASURES | COLUMNS | TIMES
 DASHES = {"fixed": "2 4", "capacity": "9 4", "finite": "9 4 2 4", "2steps": "9 4", "1step": "2 4"}
 COLOURS = ("#c0392b", "#1f77b4", "#2e8b57", "#8e44ad", "#e08a00", "#5d6d7e", "#008b8b", "#a0522d", "#d6479b")
 
@@ -54,7 +58,7 @@ def report(out: Path) -> Path:
     rows = read_rows(out / ROWS) if (out / ROWS).exists() else []
     if not rows:
         raise InputError(f"{out} holds no rows of a bench; make some with `semcast bench --out {out}`")
-    summary = summarise(rows) | distances(rows, read_features(out / FEATURES)) | segmented(rows)
+    summary = summarise(rows) | distances(rows, read_features(out / FEATURES)) | segmented(rows) | times(rows)
     write_bytes(out / "summary.csv", as_csv(summary).encode())
     write_bytes(out / "tables.md", "\n\n".join(as_text(*table, "markdown") for table in tables(summary)).encode() + b"\n")
     write_bytes(out / "tables.tex", "\n\n".join(as_text(*table, "latex") for table in tables(summary)).encode() + b"\n")
@@ -116,6 +120,16 @@ def segmented(rows: list[dict]) -> Summary:
     return summary
 
 
+def times(rows: list[dict]) -> Summary:
+    """Medians, since the first row of a network has its loading in it, with the quartiles. Of rows in which a picture was received."""
+    groups = defaultdict(list)
+    for row in rows:
+        for name in TIMES:
+            if row.get(name) is not None:  # older rows have none
+                groups[setting(row), row["system"], row["snr_db"], name].append(row[name])
+    return {key: (*np.percentile(values, (50, 25, 75)).tolist(), len(values)) for key, values in groups.items()}
+
+
 def interval(means: np.ndarray) -> tuple[float, float]:
     """95 % bootstrap interval of the mean over pictures; always the same resamples."""
     picks = np.random.default_rng(0).integers(len(means), size=(RESAMPLES, len(means)))
@@ -149,7 +163,7 @@ def tables(summary: Summary) -> list[tuple[str, list[str], list[list[str]]]]:
                 if any(cell != "-" for cell in cells):
                     lines.append([system, *cells])
             if lines:
-                better = "" if metric in COLUMNS else f", {'more' if more else 'less'} is better"
+                better = "" if metric in COLUMNS | TIMES else f", {'more' if more else 'less'} is better"
                 title = f"{label}{f' ({unit})' if unit else ''}{better}. {where}"
                 found.append((title, ["system", *(f"{snr:g} dB" for snr in snrs)], lines))
     return found
@@ -199,13 +213,14 @@ def as_html(rows: list[dict], summary: Summary, out: Path) -> str:
         here = [row for row in rows if setting(row) == where]
         systems = sorted({row["system"] for row in here}, key=order)
         parts += [f"<h2>{text(where)}</h2>", uses_line(here), "<div class=plots>"]
-        for metric in MEASURES:
+        for metric in (*MEASURES, "lost"):
             series = {s: sorted((k[2], *v[:3]) for k, v in summary.items() if k[:2] == (where, s) and k[3] == metric) for s in systems}
-            if any(series.values()):
+            if any(mean for points in series.values() for _, mean, *_ in points):
                 parts.append(plot({s: points for s, points in series.items() if points}, metric))
-        parts += ["</div>", legend_note(), sheet(here, systems, out)]
+        parts += ["</div>", legend_note(), time_plots(summary, where, systems), sheet(here, systems, out)]
         for title, head, lines in tables({key: value for key, value in summary.items() if key[0] == where}):
             parts += [f"<h3>{text(title.removesuffix(where).rstrip('. '))}</h3>", table(head, lines)]
+    parts += rate_plots(rows, summary)
     parts += ["<h2>Systems</h2>", table(["system", "what it is", "version"], about(rows))]
     parts += ["<h2>Is the channel what it says?</h2>", table(["channel", "Es/N0 asked, dB", "measured, dB", "symbols"], measured(rows))]
     names = {metric: ALL[metric][0] for metric in ALL} | {"segments": SETS["miou"][0]}
@@ -219,6 +234,48 @@ def as_html(rows: list[dict], summary: Summary, out: Path) -> str:
     parts.append(f"<details><summary>Versions</summary><pre>{text(kept)}</pre></details>")
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>semcast bench</title><style>{STYLE}</style></head>'
     return f"{head}<body>{''.join(parts)}</body></html>\n"
+
+
+def time_plots(summary: Summary, where: str, systems: list[str]) -> str:
+    """What quality costs: a point a system, at every SNR that has all of a metric."""
+    parts, metric = [], "lpips" if any(key[3] == "lpips" for key in summary) else "psnr_db"
+    for snr in sorted({key[2] for key in summary if key[0] == where}):
+        series = {}
+        for system in systems:
+            cost = [summary.get((where, system, snr, name)) for name in TIMES]
+            quality = summary.get((where, system, snr, metric))
+            if all(cost) and quality:
+                series[system] = [(max(1.0, sum(median for median, *_ in cost)), *quality[:3])]
+        if len(series) > 1:
+            parts.append(plot(series, metric, f"time of sender and receiver at {snr:g} dB, ms", log=True))
+    if not parts:
+        return ""
+    text = "Time: one thread of processor time, medians; a codec's sender searches for the encoding that fills the bytes."
+    return f"<h3>Time against quality</h3><div class=plots>{''.join(parts)}</div><p class=note>{text}</p>"
+
+
+def rate_plots(rows: list[dict], summary: Summary) -> list[str]:
+    """What more channel uses bring, where settings differ in nothing else."""
+    rates = defaultdict(lambda: defaultdict(list))  # setting but for the uses -> setting -> uses over numbers of the pictures
+    for row in rows:
+        rates[setting(row | {"uses_rule": ""})][setting(row)].append(row["uses"] / (3 * row["height"] * row["width"]))
+    parts = []
+    for common, settings in rates.items():
+        if len(settings) < 2:
+            continue
+        parts.append(f"<h2>Rate against quality. {html.escape(common.rpartition(';')[0])}</h2><div class=plots>")
+        mean = {where: float(np.mean(found)) for where, found in settings.items()}
+        systems = sorted({key[1] for key in summary if key[0] in settings}, key=order)
+        for snr in sorted({key[2] for key in summary if key[0] in settings}):
+            for metric in METRICS:
+                found = {
+                    s: [(mean[w], *summary[w, s, snr, metric][:3]) for w in settings if (w, s, snr, metric) in summary] for s in systems
+                }
+                series = {system: sorted(points) for system, points in found.items() if len(points) > 1}
+                if series:
+                    parts.append(plot(series, metric, f"channel uses over numbers of the picture, at {snr:g} dB", log=True, ratios=True))
+        parts.append("</div>")
+    return parts
 
 
 def overview(rows: list[dict]) -> str:
@@ -307,18 +364,27 @@ def data_uri(path: Path) -> str:
 # Plots
 
 
-def plot(series: dict[str, list[tuple[float, float, float, float]]], metric: str) -> str:
-    """An SVG: {system: [(snr_db, mean, low, high)]}. One colour a family, dashes by the kind of link."""
+def plot(
+    series: dict[str, list[tuple[float, float, float, float]]], metric: str, across: str = "Es/N0, dB", log=False, ratios=False
+) -> str:
+    """An SVG: {system: [(x, mean, low, high)]}. One colour a family, dashes by the kind of link.
+
+    Args:
+        across: what x is; `log`: on a logarithmic axis; `ratios`: ticks at the values, as 1/n.
+    """
     label, unit, digits, more = ALL[metric]
     width, height, left, top, right, bottom = 560, 380, 58, 30, 150, 44
     xs = [snr for points in series.values() for snr, *_ in points]
     ys = [y for points in series.values() for _, *values in points for y in values]
     x0, x1, y0, y1 = min(xs), max(xs), min(ys), max(ys)
+    scale = math.log10 if log else float
+    ticks = {x: f"1/{1 / x:.0f}" if ratios else f"{x:g}" for x in (decades(x0, x1) if log and not ratios else sorted(set(xs)))}
+    x0, x1 = scale(min(x0, *ticks)), scale(max(x1, *ticks))
     x0, x1 = (x0, x1) if x1 > x0 else (x0 - 1, x1 + 1)
     step = nice(max(y1 - y0, 10.0**-digits) / 5)
     y0, y1 = math.floor(y0 / step) * step, math.ceil(y1 / step + 1e-9) * step
     y1 = y1 if y1 > y0 else y0 + step
-    px = lambda x: left + (x - x0) / (x1 - x0) * (width - left - right)
+    px = lambda x: left + (scale(x) - x0) / (x1 - x0) * (width - left - right)
     py = lambda y: height - bottom - (y - y0) / (y1 - y0) * (height - top - bottom)
     title = f"{label}{f', {unit}' if unit else ''} ({'more' if more else 'less'} is better)"
     svg = [f'<svg viewBox="0 0 {width} {height}" width="{width}" font-family="sans-serif" font-size="12" role="img" aria-label="{title}">']
@@ -327,9 +393,9 @@ def plot(series: dict[str, list[tuple[float, float, float, float]]], metric: str
         y = y0 + i * step
         svg.append(f'<line x1="{left}" x2="{width - right}" y1="{py(y):.1f}" y2="{py(y):.1f}" stroke="#e4e4e4"/>')
         svg.append(f'<text x="{left - 6}" y="{py(y) + 4:.1f}" text-anchor="end">{y:.{max(0, -math.floor(math.log10(step)))}f}</text>')
-    for x in sorted(set(xs)):
-        svg.append(f'<text x="{px(x):.1f}" y="{height - bottom + 18}" text-anchor="middle">{x:g}</text>')
-    svg.append(f'<text x="{(left + width - right) / 2}" y="{height - 6}" text-anchor="middle">Es/N0, dB</text>')
+    for x, text in ticks.items():
+        svg.append(f'<text x="{px(x):.1f}" y="{height - bottom + 18}" text-anchor="middle">{text}</text>')
+    svg.append(f'<text x="{(left + width - right) / 2}" y="{height - 6}" text-anchor="middle">{html.escape(across)}</text>')
     families = list(dict.fromkeys(family(name) + name.partition("@")[2] for name in series))
     for i, (name, points) in enumerate(series.items()):
         colour = COLOURS[families.index(family(name) + name.partition("@")[2]) % len(COLOURS)]
@@ -337,7 +403,7 @@ def plot(series: dict[str, list[tuple[float, float, float, float]]], metric: str
         line = f'stroke="{colour}" stroke-width="{3 if family(name) == "semcast" else 1.7}" fill="none" stroke-dasharray="{dash}"'
         svg.append(f'<polyline {line} points="{" ".join(f"{px(x):.1f},{py(mean):.1f}" for x, mean, *_ in points)}"/>')
         for x, mean, low, high in points:
-            tip = f"{html.escape(name)}, {x:g} dB: {mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+            tip = f"{html.escape(name)}, {x:.3g}: {mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
             svg.append(f'<line x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{py(low):.1f}" y2="{py(high):.1f}" stroke="{colour}" opacity="0.5"/>')
             svg.append(f'<circle cx="{px(x):.1f}" cy="{py(mean):.1f}" r="3" fill="{colour}"><title>{tip}</title></circle>')
         y = top + 8 + i * min(16, (height - top - bottom) / len(series))
@@ -350,3 +416,9 @@ def nice(step: float) -> float:
     """The next larger of 1, 2, 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(power * m for m in (1, 2, 5, 10) if power * m >= step * (1 - 1e-9))
+
+
+def decades(low: float, high: float) -> list[float]:
+    """Powers of ten from one not above `low` to one not below `high`, two at least."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    return [10.0**n for n in range(first, max(last, first + 1) + 1)]
