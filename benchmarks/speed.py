@@ -11,14 +11,13 @@ import argparse
 import json
 import platform
 import resource
-import statistics
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from clock import matmul_tflops, medians
 from quality import git
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -131,27 +130,6 @@ def peak_memory(side: int, threads: int) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
-def medians(calls: dict, runs: int, device: str, results: dict | None = None) -> dict[str, float]:
-    """Milliseconds of each call, taken in turn, after one round of warm-up."""
-    times = {key: [] for key in calls}
-    for run in range(runs + 1):
-        for key, call in calls.items():
-            synchronise(device)
-            start = time.perf_counter()
-            result = call()
-            synchronise(device)
-            if run:
-                times[key].append((time.perf_counter() - start) * 1e3)
-            if results is not None:
-                results[key] = result
-    return {key: statistics.median(values) for key, values in times.items()}
-
-
-def synchronise(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-
-
 @torch.inference_mode()
 def compare(name: str, ours, theirs, inputs: tuple, runs: int) -> dict:
     """Medians of ours and theirs, float32 and ours in bf16, and the largest difference of the float32 results."""
@@ -227,13 +205,6 @@ def time_official(runs: int, device: str, tiny: bool) -> list[dict]:
             row["peak_mib"] = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
             rows.append(row)
     return rows
-
-
-def matmul_tflops(device: str) -> float:
-    """What this machine reaches in one large matrix product, in bf16 where it has it."""
-    n = 8192 if device == "cuda" else 1024
-    a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if has_bf16(device) else torch.float32)
-    return 2 * n**3 / medians({"t": lambda: a @ a}, 10, device)["t"] / 1e9
 
 
 def bf16_gap() -> dict:

@@ -162,7 +162,7 @@ def open_log(folder: Path, start: int = 0) -> Iterator[Callable[[dict], None]]:
         log.write(json.dumps(row) + "\n")
         log.flush()
         if board:
-            for name in row.keys() - {"step", "time_s"}:
+            for name in row.keys() - {"step", "time_s", "wait_s"}:
                 board.add_scalar(name, row[name], row["step"])
 
     try:

@@ -95,13 +95,17 @@ def train(
     with tuned(state.cascade.stage_b, config), logging as log, closing(batches):
         began = time.monotonic()
         for step in bar:
-            found = backward(state, step, rows, batches(step), lpips, device, basis)
+            asked = time.monotonic()
+            parts = batches(step)
+            waited = time.monotonic() - asked
+            found = backward(state, step, rows, parts, lpips, device, basis)
             terms = gather(found, state.parameters.values(), processes)
             norm = clip_gradients(state)
             check_finite(norm, photos, config, step)
             update(state, step, terms)
             row = {"step": step} | {k: v.mean().item() for k, v in terms.items() if k != "bucket"}
-            row |= {"grad": norm.item(), "lr": learning_rate(config, step), "time_s": round(time.monotonic() - began, 2)}
+            row |= {"grad": norm.item(), "lr": learning_rate(config, step)}
+            row |= {"time_s": round(time.monotonic() - began, 3), "wait_s": round(waited, 4)}  # since the start; for pictures, this step
             log(row)
             bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
             done = step + 1

@@ -5,6 +5,7 @@ import math
 import shutil
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from semcast.bench.pictures import Pictures
 from semcast.channel import find_channel
 from semcast.errors import InputError
 from semcast.lpips import LPIPS
+from semcast.presets import PRESETS
 from semcast.receiver import condition
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -32,6 +34,7 @@ import quality  # noqa: E402
 import robust  # noqa: E402
 import speed  # noqa: E402
 import tables  # noqa: E402
+import train_rate  # noqa: E402
 import train_speed  # noqa: E402
 
 PHOTO = Path(semcast.__file__).with_name("assets") / "astronaut.jpg"
@@ -100,6 +103,24 @@ def test_a_training_step_is_timed_with_its_memory(only, monkeypatch, capsys):
     row = json.loads(capsys.readouterr().out)
     assert row["recompute"] == (only == "recompute") and row["peak_gib"] > 0.1
     assert row["projected_minutes"] == pytest.approx(15_000 * row["step_ms"] / 60e3)
+
+
+def test_a_training_run_says_how_well_it_used_the_machine(cli, tiny_model, tmp_path, monkeypatch, capsys):
+    command = ["train", "--preset", "scsic-512", "--init", tiny_model, "--data", PHOTO, "--out", tmp_path / "run"]
+    settings = [word for setting in ("steps=20", "crop=64", "batch=2", "window=0") for word in ("--set", setting)]
+    code, _, error = cli(*command, *settings)
+    assert code == 0, error
+    monkeypatch.setattr(sys, "argv", ["train_rate.py", str(tmp_path / "run")])
+    train_rate.main()
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert record["steps"] == 17 and 0 < record["step_s"] < rows[-1]["time_s"] and 0 <= record["share_waiting"] < 1
+    assert record["tflops"] == pytest.approx(record["tflop"] / record["step_s"]) and 0 < record["share_of_matmul"] < 1
+    double = train_rate.count(tmp_path / "run" / "model", replace(PRESETS["scsic-512"], crop=64, batch=4, window=0), None, "cpu")
+    assert double / 1e12 == pytest.approx(2 * record["tflop"], rel=0.01)  # twice the pictures
+    monkeypatch.setattr(sys, "argv", ["train_rate.py", str(tmp_path)])
+    with pytest.raises(InputError, match="holds no training run"):
+        train_rate.main()
 
 
 def test_a_bench_is_kept_whole_or_not_at_all(tmp_path, monkeypatch):

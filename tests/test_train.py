@@ -111,7 +111,7 @@ def with_dropout():
 
 def log(run) -> list[dict]:
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "time_s"} for row in rows]
+    return [{k: v for k, v in row.items() if k not in ("time_s", "wait_s")} for row in rows]
 
 
 def files(run) -> dict[str, bytes]:

@@ -1,0 +1,75 @@
+"""How well a training run uses its machine: time of a step, share of it spent waiting for pictures, share of the matrix-product rate.
+
+    python benchmarks/train_rate.py RUN_FOLDER --lpips DIR [--device cuda]
+
+RUN_FOLDER is that of `semcast train --out`, on this machine; the first tenth of its steps is left out. The operations of a step
+(convolutions and matrix products, forward and backward) are counted in one step on random pictures. The last line of stdout is
+one JSON object.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+from clock import matmul_tflops
+from torch.utils.flop_counter import FlopCounterMode
+
+from semcast.cascade.checkpoint import load_cascade
+from semcast.data import step_generator
+from semcast.errors import InputError
+from semcast.lpips import load_lpips
+from semcast.presets import TrainConfig
+from semcast.train import backward, make_state
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("folder", type=Path, metavar="RUN_FOLDER")
+    p.add_argument("--lpips", type=Path)
+    p.add_argument("--device", default="cpu")
+    args = p.parse_args()
+    try:
+        config = TrainConfig(**json.loads((args.folder / "config.json").read_text())["config"])
+        rows = [json.loads(line) for line in (args.folder / "log.jsonl").read_text().splitlines()]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{args.folder} holds no training run: {error}") from None
+    record = {"phase": config.phase, "batch": config.batch, "crop": config.crop, **times(rows)}
+    if config.phase == "code":
+        raise InputError("the phase code is over in minutes; measure another")
+    record["tflop"] = count(args.folder / "model", config, args.lpips, args.device) / 1e12
+    record["tflops"] = record["tflop"] / record["step_s"]
+    record["matmul_tflops"] = matmul_tflops(args.device)
+    record["share_of_matmul"] = record["tflops"] / record["matmul_tflops"]
+    print(json.dumps(record))
+
+
+def times(rows: list[dict]) -> dict[str, float | None]:
+    """Median time of a step in one go (a resumed run starts its clock anew), and the share that went by waiting."""
+    rows = rows[len(rows) // 10 :]
+    steps = [(b["time_s"] - a["time_s"], b.get("wait_s")) for a, b in zip(rows, rows[1:]) if b["time_s"] > a["time_s"]]
+    if not steps:
+        raise InputError("the log has too few steps; let the run go on for twenty")
+    seconds, waited = zip(*steps)
+    share = None if None in waited else sum(waited) / sum(seconds)  # older runs did not tell
+    return {"steps": len(steps), "step_s": statistics.median(seconds), "share_waiting": share}
+
+
+def count(model: Path, config: TrainConfig, lpips: Path | None, device: str) -> int:
+    """Floating-point operations of a step."""
+    state = make_state(load_cascade(model), config, device)
+    images = torch.rand(config.batch, 3, config.crop, config.crop, generator=step_generator(0, 0, 0))
+    network = None if config.phase == "denoise" else load_lpips("vgg", lpips).to(device)
+    with FlopCounterMode(display=False) as counter:
+        backward(state, 0, [slice(0, config.batch)], [images], network, device, None)
+    return counter.get_total_flops()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        print(f"train_rate: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
