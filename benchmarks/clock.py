@@ -1,4 +1,4 @@
-"""Times of calls side by side, and what a machine can do. Needs torch and nothing else."""
+"""Times of calls side by side, and what a machine can do."""
 
 import statistics
 import time
@@ -31,6 +31,6 @@ def synchronise(device: str) -> None:
 
 def matmul_tflops(device: str) -> float:
     """What this machine reaches in one large matrix product, in bf16 where it has it."""
-    n = 8192 if device == "cuda" else 1024
+    n = 8192 if device.startswith("cuda") else 1024
     a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if has_bf16(device) else torch.float32)
     return 2 * n**3 / medians({"t": lambda: a @ a}, 10, device)["t"] / 1e9

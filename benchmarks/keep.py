@@ -11,11 +11,11 @@ from quality import one_row_a_line, run
 
 from semcast.bench.harness import ROWS, read_rows
 from semcast.bench.measures import METRICS, SHIFTS
+from semcast.bench.report import TIMES
 from semcast.cascade.checkpoint import write_text
 from semcast.errors import InputError
 
 SHARED = ("protocol", "size", "channel", "channel_options", "uses_rule", "versions")
-TIMES = ("send_ms", "receive_ms")
 MAY_DIFFER = ("commit", "cpu")  # out of `versions`: a run may go on with other systems, and on other machines
 KEPT = ("system", "image", "image_sha256", "uses", "payload_uses", "side_bits", "snr_db", "draw", "lost", "headline", *METRICS, *TIMES)
 KEPT_IF_ANY = (*SHIFTS, "segments", "segments_original")

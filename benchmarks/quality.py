@@ -29,6 +29,7 @@ from semcast.errors import InputError
 from semcast.images import to_tensor
 from semcast.link import Link, stream
 from semcast.lpips import load_lpips
+from semcast.memory import keep_freed_memory
 from semcast.metrics import measure, reference_maps
 from semcast.models import load_model
 from semcast.receiver import receive
@@ -171,6 +172,7 @@ def git(*args: str) -> str | None:
 
 def run(main) -> None:
     """A script: what is wrong with its input becomes one line and exit code 2."""
+    keep_freed_memory()
     try:
         main()
     except InputError as error:

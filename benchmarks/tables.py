@@ -10,11 +10,12 @@ import math
 import re
 from collections import defaultdict
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 
 import numpy as np
 
 from semcast.bench.measures import SHIFTS
+from semcast.bench.report import TIMES, plot, summarise
 from semcast.bench.segmenter import mean_iou
 from semcast.cascade.encoder import LATENT_CHANNELS, STRIDE
 from semcast.transmitter import SIDE_BITS, Header
@@ -22,6 +23,7 @@ from semcast.transmitter import SIDE_BITS, Header
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PLOT = ROOT / "docs" / "crossing.png"
+PLOTS = {metric: ROOT / "docs" / f"bench_{metric}.svg" for metric in ("lpips", "dists", "psnr_db")}
 DOCUMENTS = (ROOT / "README.md", ROOT / "semcast" / "weights" / "small" / "MODEL_CARD.md", ROOT / "docs" / "results.md")
 SYSTEMS = {
     "semcast": "semcast `small`",
@@ -73,11 +75,27 @@ def main() -> None:
     if args.write:
         for path in DOCUMENTS:
             path.write_text(filled(path.read_text()))
+        for metric, path in PLOTS.items():
+            if (RESULTS / "bench_grid.json").exists():
+                path.write_text(bench_plot(metric))
 
 
 def tables() -> dict[str, str]:
-    makers = [quality, predictability, speed, robust, knowledge, crossing, outage, packet_gain, phy_speed, ablation, ablation_small, steps]
-    makers += [bench, bench_headline, sizes, factor, bench_line, bench_camvid, bench_camvid_headline, street]
+    makers = [
+        quality,
+        predictability,
+        speed,
+        robust,
+        knowledge,
+        crossing,
+        outage,
+        packet_gain,
+        phy_speed,
+        ablation,
+        ablation_fewstep,
+        steps,
+    ]
+    makers += [bench, bench_headline, bench_grid, sizes, factor, bench_line, bench_camvid, bench_camvid_headline, street]
     return {make.__name__: made(make) for make in makers}
 
 
@@ -106,23 +124,26 @@ def quality() -> str:
     return quality_table(json.loads((RESULTS / "kodak.json").read_text()))
 
 
-def ablation_small() -> str:
-    """The whole of `small`, few-step phase included, trained on without channel noise."""
-    record = json.loads((RESULTS / "ablation_small.json").read_text())
+def ablation_fewstep() -> str:
+    """The arms of the ablation after the few-step phase too, each trained and received as it was before."""
+    record = json.loads((RESULTS / "ablation_fewstep.json").read_text())
     lowest = min(row["snr_db"] for row in record["rows"])
     at = lambda system: [row for row in record["rows"] if (row["system"], row["snr_db"]) == (system, lowest)]  # noqa: E731
     worse = float(average(at("ablation"), "lpips", 5)) / float(average(at("semcast"), "lpips", 5)) - 1
     said = f"At {lowest:g} dB the second has {abs(worse):.0%} {'more' if worse > 0 else 'less'} LPIPS-Alex."
-    return "\n".join([quality_table(record), "", said, *source(record)])
+    return "\n".join(
+        [quality_table(record, {"semcast": "trained with noise", "ablation": "trained without noise"}), "", said, *source(record)]
+    )
 
 
-def quality_table(record: dict) -> str:
+def quality_table(record: dict, labels: dict[str, str] = SYSTEMS) -> str:
     groups = defaultdict(list)
     for row in record["rows"]:
         groups[row["system"], row["snr_db"]].append(row)
     snrs = sorted({snr for _, snr in groups})
-    lines = ["| system | metric | " + " | ".join(f"{snr:g} dB" for snr in snrs) + " |", "|---|---|" + "---|" * len(snrs)]
-    for system, label in SYSTEMS.items():
+    heads = ["no noise" if snr == NO_NOISE_DB else f"{snr:g} dB" for snr in snrs]
+    lines = ["| system | metric | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(snrs)]
+    for system, label in labels.items():
         for key, metric, digits in (("lpips", "LPIPS-Alex", 3), ("lpips_vgg", "LPIPS-VGG", 3), ("psnr_db", "PSNR dB", 2)):
             cells = [average(groups[system, snr], key, digits) for snr in snrs if (system, snr) in groups]
             if {*cells} - {"-"}:
@@ -166,17 +187,17 @@ def robust() -> str:
 
 def knowledge() -> str:
     """What knowing where the noise is is worth: LPIPS-Alex (PSNR dB) of four receivers."""
-    records = [json.loads((RESULTS / name).read_text()) for name in ("robust.json", "robust_blind.json")]
+    records = [json.loads((RESULTS / name).read_text()) for name in ("robust.json", "robust_blind.json") if (RESULTS / name).exists()]
     groups = defaultdict(list)
-    for row in records[0]["rows"] + records[1]["rows"]:
+    for row in (row for record in records for row in record["rows"]):
         groups[row["condition"]].append(row)
     lines = ["| channel | " + " | ".join(RECEIVERS.values()) + " |", "|---" * (len(RECEIVERS) + 1) + "|"]
     for name in groups:
-        if name + ", blind" in groups:
+        if name + ", blind" in groups or name + ", no map" in groups:
             cells = [groups.get(name + suffix) for suffix in RECEIVERS]
             cells = [f"{average(rows, 'lpips', 3)} ({average(rows, 'psnr_db', 2)})" if rows else "-" for rows in cells]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines + source(records[1]))
+    return "\n".join(lines + [line for record in records[1:] for line in source(record)])
 
 
 def crossing_rows(record: dict) -> dict[tuple, list[dict]]:
@@ -325,7 +346,9 @@ def bench_line() -> str:
     }
     parts = [f"{name} {' / '.join(f'{v:.3f}' for v in value(system))}" for system, name in shown.items() if system in groups]
     at = " / ".join(f"{snr:g}" for snr in snrs)
-    return f"Beside others at equal uses, LPIPS-Alex at {at} dB: {', '.join(parts)} ([all](docs/results.md#every-system-of-the-bench))."
+    draws = len({row["draw"] for row in record["rows"]})
+    where = f"{draws} draw{'s' * (draws > 1)}; [all](docs/results.md#every-system-of-the-bench)"
+    return f"Beside others at equal uses, LPIPS-Alex at {at} dB: {', '.join(parts)} ({where})."
 
 
 def sizes() -> str:
@@ -372,6 +395,27 @@ def bench(name: str = "bench_kodak") -> str:
         lost = " / ".join(share(groups[snr], "lost").removesuffix(" %") for snr in snrs) + " %"
         lines.append(f"| `{system}` | {' | '.join(cells)} | {lost} | {max(row['side_bits'] for row in groups[snrs[0]])} |")
     return "\n".join(lines + bench_source(record, name))
+
+
+def bench_grid() -> str:
+    """Every classical system and semcast over the whole SNR grid: LPIPS-Alex, and what a picture costs at 10 dB."""
+    record = json.loads((RESULTS / "bench_grid.json").read_text())
+    snrs = sorted({row["snr_db"] for row in record["rows"]})
+    lines = ["| system | " + " | ".join(f"{snr:g} dB" for snr in snrs) + " | send, receive ms at 10 dB |", "|---" * (len(snrs) + 2) + "|"]
+    for system, groups in bench_groups(record).items():
+        times = [[row[name] for row in groups[10] if row[name] is not None] for name in TIMES]
+        cells = [average(groups[snr], "lpips", 3) for snr in snrs] + [", ".join(f"{median(t):.0f}" if t else "-" for t in times)]
+        lines.append(f"| `{system}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines + bench_source(record, "bench_grid") + ["", f"Times: one thread of {' and '.join(record['cpus'])}."])
+
+
+def bench_plot(metric: str) -> str:
+    """Of bench_grid.json over the SNR, as an SVG."""
+    record = json.loads((RESULTS / "bench_grid.json").read_text())
+    shared = {field: value for field, value in record.items() if field not in ("rows", "systems")}
+    summary = summarise([shared | row for row in record["rows"]])
+    points = {s: sorted((k[2], *v[:3]) for k, v in summary.items() if (k[1], k[3]) == (s, metric)) for s in record["systems"]}
+    return plot({system: found for system, found in points.items() if found}, metric) + "\n"
 
 
 def bench_headline(name: str = "bench_kodak") -> str:
@@ -423,7 +467,7 @@ def bench_source(record: dict, name: str) -> list[str]:
     options = "".join(f", {key} {value}" for key, value in record["channel_options"].items())
     crop = f"centre {record['size']}x{record['size']}" if record["size"] else "whole"
     text = f"{pictures} pictures ({crop}), {draws} draw{'s' * (draws > 1)}, {between} channel uses each, {record['channel']}{options}."
-    text += f" Systems and settings as in `runs/{name}.sh`; protocol {record['protocol']}, versions and hashes: `{name}.json`."
+    text += f" By `runs/{name}.sh` or a part of it; protocol {record['protocol']}, versions and hashes: `{name}.json`."
     return ["", text]
 
 

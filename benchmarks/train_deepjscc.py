@@ -21,6 +21,7 @@ from tqdm import tqdm
 from semcast.bench.deepjscc import RATIOS, DeepJSCC, initialise, save_network
 from semcast.data import Photos, Prefetcher, step_generator
 from semcast.errors import InputError
+from semcast.memory import keep_freed_memory
 from semcast.models import has_bf16
 
 SNR_DB = (1.0, 20.0)
@@ -38,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     length.add_argument("--minutes", type=float)
     length.add_argument("--steps", type=int)
     args = p.parse_args(argv)
+    keep_freed_memory()
     try:
         if not (args.steps or args.minutes or 0) > 0:
             raise InputError("--minutes and --steps must be above 0")

@@ -3,8 +3,8 @@
     python benchmarks/train_rate.py RUN_FOLDER --lpips DIR [--device cuda]
 
 RUN_FOLDER is that of `semcast train --out`, on this machine; the first tenth of its steps is left out. The operations of a step
-(convolutions and matrix products, forward and backward) are counted in one step on random pictures. The last line of stdout is
-one JSON object.
+(convolutions and matrix products, forward and backward) are counted over the run's first COUNTED steps on random pictures: the few-step
+phase walks a random number of steps and every window has a random size. The last line of stdout is one JSON object.
 """
 
 import argparse
@@ -23,6 +23,8 @@ from semcast.errors import InputError
 from semcast.lpips import load_lpips
 from semcast.presets import TrainConfig
 from semcast.train import backward, make_state
+
+COUNTED = 16
 
 
 def main() -> None:
@@ -47,24 +49,25 @@ def main() -> None:
 
 
 def times(rows: list[dict]) -> dict[str, float | None]:
-    """Median time of a step in one go (a resumed run starts its clock anew), and the share that went by waiting."""
+    """Mean time of a step in one go (a resumed run starts its clock anew), and the share that went by waiting."""
     rows = rows[len(rows) // 10 :]
     steps = [(b["time_s"] - a["time_s"], b.get("wait_s")) for a, b in zip(rows, rows[1:]) if b["time_s"] > a["time_s"]]
     if not steps:
         raise InputError("the log has too few steps; let the run go on for twenty")
     seconds, waited = zip(*steps)
     share = None if None in waited else sum(waited) / sum(seconds)  # older runs did not tell
-    return {"steps": len(steps), "step_s": statistics.median(seconds), "share_waiting": share}
+    return {"steps": len(steps), "step_s": statistics.fmean(seconds), "share_waiting": share}
 
 
-def count(model: Path, config: TrainConfig, lpips: Path | None, device: str) -> int:
-    """Floating-point operations of a step."""
+def count(model: Path, config: TrainConfig, lpips: Path | None, device: str) -> float:
+    """Floating-point operations of a step, on average."""
     state = make_state(load_cascade(model), config, device)
     images = torch.rand(config.batch, 3, config.crop, config.crop, generator=step_generator(0, 0, 0))
     network = None if config.phase == "denoise" else load_lpips("vgg", lpips).to(device)
     with FlopCounterMode(display=False) as counter:
-        backward(state, 0, [slice(0, config.batch)], [images], network, device, None)
-    return counter.get_total_flops()
+        for step in range(min(COUNTED, config.steps)):
+            backward(state, step, [slice(0, config.batch)], [images], network, device, None)
+    return counter.get_total_flops() / min(COUNTED, config.steps)
 
 
 if __name__ == "__main__":

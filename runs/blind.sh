@@ -10,6 +10,7 @@ if [ ! -d "$OUT/start" ]; then
   rm -rf "$OUT/start.part"
   cp -r semcast/weights/small "$OUT/start.part"
   sed -i 's/"noise_aware": true/"noise_aware": false/' "$OUT/start.part/config.json"
+  grep -q '"noise_aware": false' "$OUT/start.part/config.json"
   mv "$OUT/start.part" "$OUT/start"
 fi
 settings=()
@@ -17,7 +18,7 @@ for setting in "steps=${STEPS:-200}" lr=0.0004 warmup=30 ema=0.985 crop=128 pixe
   fading=0.2 erasures=0.2; do settings+=(--set "$setting"); done
 resume=()
 if [ -d "$OUT/run/last" ]; then resume=(--resume); fi
-if [ ! -d "$OUT/run/model" ]; then
+if [ ! -f "$OUT/run/model/config.json" ]; then
   semcast train --preset fewstep --init "$OUT/start" --out "$OUT/run" --data "$DATA" --lpips "$LPIPS" "${settings[@]}" "${resume[@]}"
 fi
 python benchmarks/robust.py "$PICTURES" --model "$OUT/run/model" --blind --crop 512 --draws "${DRAWS:-10}" --lpips "$LPIPS" \

@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
 # Training pictures and LPIPS weights for a machine that takes small uploads only. Here: `cut` makes PARTS/in.00, in.01, ... of at most
-# MIB MiB each. There: put each into a folder of its own liking as it comes, then `join` unpacks them to DEST/data and DEST/lpips
+# MIB MiB each, and all.sha256. There: gather all of them in one folder as they come, then `join` unpacks them to DEST/data and DEST/lpips
 # (weights as float16, which training rounds to bfloat16 anyway) and says so; if a part is missing, nothing is unpacked.
 set -euo pipefail
 USAGE="usage: [MIB=24] runs/parts.sh cut DATA LPIPS PARTS    or    runs/parts.sh join PARTS DEST"
 case ${1:?$USAGE} in
 cut)
   DATA=${2:?$USAGE} LPIPS=${3:?$USAGE} PARTS=${4:?$USAGE}
-  rm -rf "$PARTS"
-  mkdir -p "$PARTS/whole/lpips"
-  cp -r "$DATA" "$PARTS/whole/data"
+  mkdir -p "$PARTS"
+  if [ -n "$(ls -A "$PARTS")" ]; then
+    echo "parts.sh: $PARTS holds something; name an empty folder" >&2
+    exit 2
+  fi
+  mkdir -p "$PARTS/whole/lpips" "$PARTS/whole/data"
+  cp -rL "$DATA" "$PARTS/whole/data/"
   python3 - "$LPIPS/lpips_vgg.safetensors" "$PARTS/whole/lpips/lpips_vgg.safetensors" <<'PYTHON'
 import sys
 

@@ -10,7 +10,7 @@ train() { # preset, model to start from, run folder, settings
   local preset=$1 init=$2 out=$3 settings=() resume=()
   shift 3
   for setting in "$@"; do settings+=(--set "$setting"); done
-  if [ -d "$out/model" ]; then return; fi
+  if [ -f "$out/model/config.json" ]; then return; fi
   if [ -d "$out/last" ]; then resume=(--resume); fi
   python3 -m semcast train --preset "$preset" --init "$init" --out "$out" --device cuda --data "${DATA[@]}" --lpips "$LPIPS" \
     "${settings[@]}" "${resume[@]}"

@@ -11,7 +11,7 @@ OUT=${OUT:-scratch/street}
 train() { # run folder, sources
   local out=$1 resume=()
   shift
-  if [ -d "$out/model" ]; then return; fi
+  if [ -f "$out/model/config.json" ]; then return; fi
   if [ -d "$out/last" ]; then resume=(--resume); fi
   semcast train --preset fewstep --init small --out "$out" --data "$@" --lpips "$LPIPS" --set "steps=$STEPS" --set lr=0.0004 \
     --set warmup=30 --set ema=0.98 --set snr_min=1 --set snr_max=20 --set pixel_weight=2 --set latent_weight=0.2 "${resume[@]}"

@@ -146,6 +146,7 @@ def bench(args) -> None:
     from .bench import harness, systems
     from .bench.pictures import Pictures, SmokePictures
     from .channel import find_channel
+    from .memory import keep_freed_memory
 
     if args.list:
         for name, system in systems.SYSTEMS.items():
@@ -169,6 +170,7 @@ def bench(args) -> None:
         device=args.device,
         size=args.size,
     )
+    keep_freed_memory()
     pictures = SmokePictures() if args.smoke else Pictures(args.data, args.size, args.limit, args.labels)
     folder, workers = make_folder(args.out), args.workers or harness.default_workers()
     with progress_bar(None, folder.name, "row") as tick:
@@ -202,6 +204,7 @@ def train(args) -> None:
     from .cascade.model import Cascade, small_config
     from .data import Photos
     from .lpips import load_lpips
+    from .memory import keep_freed_memory
     from .models import check_device, load_model, pick_device
     from .presets import PRESETS, with_settings
     from .train import train as train_model
@@ -212,6 +215,7 @@ def train(args) -> None:
     device = pick_device(args.device)
     device = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
     check_device(device)
+    keep_freed_memory()
     photos = Photos(args.data)
     torch.manual_seed(config.seed)
     cascade = Cascade(small_config()) if args.init == "new" else load_model(args.init, dtype="float32")

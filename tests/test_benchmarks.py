@@ -118,6 +118,11 @@ def test_a_training_run_says_how_well_it_used_the_machine(cli, tiny_model, tmp_p
     assert record["tflops"] == pytest.approx(record["tflop"] / record["step_s"]) and 0 < record["share_of_matmul"] < 1
     double = train_rate.count(tmp_path / "run" / "model", replace(PRESETS["scsic-512"], crop=64, batch=4, window=0), None, "cpu")
     assert double / 1e12 == pytest.approx(2 * record["tflop"], rel=0.01)  # twice the pictures
+    sides = [8, 16, 24]  # what a step costs depends on its draws: the mean counts
+    monkeypatch.setattr(train_rate, "COUNTED", len(sides))
+    monkeypatch.setattr(train_rate, "backward", lambda state, step, *_: torch.ones(sides[step], 8) @ torch.ones(8, 8))
+    flops = train_rate.count(tmp_path / "run" / "model", replace(PRESETS["scsic-512"], crop=64, batch=1, window=0), None, "cpu")
+    assert flops == np.mean([2 * side * 8 * 8 for side in sides])
     monkeypatch.setattr(sys, "argv", ["train_rate.py", str(tmp_path)])
     with pytest.raises(InputError, match="holds no training run"):
         train_rate.main()

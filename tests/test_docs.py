@@ -13,6 +13,7 @@ from conftest import photo
 from PIL import Image
 from safetensors.torch import save_file
 
+from semcast.bench.systems import model_version
 from semcast.cascade.checkpoint import NETWORKS, fingerprint
 from semcast.cli import build_parser, main
 from semcast.frame import VERSION
@@ -75,6 +76,8 @@ def test_tables_are_computed_from_the_result_files():
         text = path.read_text()
         assert text.count("<!-- table ") == text.count("<!-- end ") > 0, path
         assert tables.filled(text) == text, f"{path} is stale: run python benchmarks/tables.py --write"
+    for metric, path in tables.PLOTS.items() if (tables.RESULTS / "bench_grid.json").exists() else ():
+        assert path.read_text() == tables.bench_plot(metric), f"{path} is stale: run python benchmarks/tables.py --write"
 
 
 def test_links_and_file_tree_exist():
@@ -103,6 +106,10 @@ def test_results_are_of_the_model_that_ships():
         assert json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["networks"] == prints, name
     packets = json.loads((ROOT / "benchmarks" / "results" / "packet_gain.json").read_text())
     assert packets["networks"]["encoder"] == prints["encoder"]
+    benches = [path for path in (ROOT / "benchmarks" / "results").glob("*.json") if "systems" in json.loads(path.read_text())]
+    assert len(benches) >= 7
+    for path in benches:
+        assert json.loads(path.read_text())["systems"]["semcast"] == model_version("small"), path.name
 
 
 def test_help_answers_without_loading_torch():

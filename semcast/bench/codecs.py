@@ -57,7 +57,8 @@ def largest(name: str, pixels: np.ndarray, index: int, budget: int) -> bytes | N
     height, width = coded_size(name, index, *pixels.shape[:2])
     if index and min(height, width) < SIDE_MIN:
         return None
-    attempt = lambda step: _encode(name, pixels.tobytes(), pixels.shape[:2], index, step)
+    data = _one_copy(pixels.tobytes())
+    attempt = lambda step: _encode(name, data, pixels.shape[:2], index, step)
     best = attempt(0)
     if len(best) > budget:
         return None
@@ -70,6 +71,12 @@ def largest(name: str, pixels: np.ndarray, index: int, budget: int) -> bytes | N
         else:
             high = step
     return best
+
+
+@functools.lru_cache(maxsize=4)
+def _one_copy(data: bytes) -> bytes:
+    """The same object for the same bytes, or every remembered encoding would hold a picture of its own."""
+    return data
 
 
 @remembered(maxsize=2048)
@@ -160,7 +167,7 @@ def join(codec: str, payload: bytes, height: int, width: int) -> bytes:
     return head + bytes([6 << 3 | 2, *size, rest]) + payload
 
 
-@functools.lru_cache(maxsize=64)
+@remembered(maxsize=64)
 def constant(codec: str, height: int, width: int) -> bytes:
     """What is the same for every picture of a size: taken from a grey one."""
     return SPLIT[codec](_ffmpeg_encode(codec, Image.new("RGB", (width, height), (GREY,) * 3), 20))[0]

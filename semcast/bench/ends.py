@@ -15,6 +15,7 @@ import torch
 
 from ..channel import Received
 from ..errors import InputError
+from ..memory import keep_freed_memory
 from .cost import spent_s
 
 
@@ -90,6 +91,7 @@ def read(stream) -> tuple[dict, dict] | None:
 def serve(device: str, role: str) -> None:
     """Answer until the harness is gone. One thread, so that figures do not depend on the machine's cores."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not get between the answers
     answer = {"sender": answer_send, "receiver": answer_receive}[role]

@@ -29,6 +29,7 @@ from ..channel import Received, channel_uses, find_channel
 from ..errors import InputError
 from ..images import write_png
 from ..link import stream
+from ..memory import keep_freed_memory
 from . import measures
 from .classifier import WIDTH
 from .ends import Ends
@@ -281,12 +282,17 @@ def on_ray(units: Iterator[Unit], address: str) -> Iterator[Measured]:
                 return
             (finished, *_), pending = ray.wait(pending)
             yield from ray.get(finished)
+    except ray.exceptions.RayError as error:
+        if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, InputError):
+            raise error.cause from None
+        raise InputError(f"the Ray cluster gave up ({str(error).strip().splitlines()[-1]}); give the command again to go on") from None
     finally:
         ray.shutdown()
 
 
 def in_worker(unit: Unit) -> list[Measured]:
     torch.set_num_threads(1)
+    keep_freed_memory()
     return list(measure_unit(unit, _own_ends(unit.setting.device)))
 
 

@@ -2,7 +2,7 @@
 
 summary.csv has a line a (setting, system, SNR, metric); tables.md and tables.tex are for papers. Averages: over draws, then over
 pictures. Intervals: 95 %, bootstrap over pictures. Distances between the set of originals and the set of received pictures have
-intervals by the jackknife, or none.
+intervals by the jackknife, or none. Times: medians, and quartiles where others have their interval.
 """
 
 import base64
@@ -121,13 +121,17 @@ def segmented(rows: list[dict]) -> Summary:
 
 
 def times(rows: list[dict]) -> Summary:
-    """Medians, since the first row of a network has its loading in it, with the quartiles. Of rows in which a picture was received."""
+    """Medians over rows, since the first one of a network has its loading in it, with the quartiles in place of an interval."""
     groups = defaultdict(list)
     for row in rows:
         for name in TIMES:
-            if row.get(name) is not None:  # older rows have none
-                groups[setting(row), row["system"], row["snr_db"], name].append(row[name])
-    return {key: (*np.percentile(values, (50, 25, 75)).tolist(), len(values)) for key, values in groups.items()}
+            if row.get(name) is not None:  # nothing arrived; older rows have none at all
+                groups[setting(row), row["system"], row["snr_db"], name].append((row[name], row["image_sha256"]))
+    summary = {}
+    for key, found in groups.items():
+        values, pictures = zip(*found)
+        summary[key] = (*np.percentile(values, (50, 25, 75)).tolist(), len({*pictures}))
+    return summary
 
 
 def interval(means: np.ndarray) -> tuple[float, float]:
@@ -387,7 +391,8 @@ def plot(
     px = lambda x: left + (scale(x) - x0) / (x1 - x0) * (width - left - right)
     py = lambda y: height - bottom - (y - y0) / (y1 - y0) * (height - top - bottom)
     title = f"{label}{f', {unit}' if unit else ''} ({'more' if more else 'less'} is better)"
-    svg = [f'<svg viewBox="0 0 {width} {height}" width="{width}" font-family="sans-serif" font-size="12" role="img" aria-label="{title}">']
+    shape = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}"'
+    svg = [f'<svg {shape} font-family="sans-serif" font-size="12" role="img" aria-label="{title}">']
     svg.append(f'<text x="{left}" y="18" font-size="14" font-weight="bold">{title}</text>')
     for i in range(round((y1 - y0) / step) + 1):
         y = y0 + i * step
