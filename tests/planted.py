@@ -37,9 +37,9 @@ def keep(pixels, uses, snr_db):
 
 def kill_the_worker_once(pixels, uses, snr_db):
     """As a machine that fails: the first sender that gets here kills the process that asked it, and leaves a mark."""
-    mark = Path(os.environ["SEMCAST_TEST_MARK"])
-    if not mark.exists():
-        mark.touch()
+    mark = os.environ.get("SEMCAST_TEST_MARK")
+    if mark and not Path(mark).exists():
+        Path(mark).touch()
         os.kill(os.getppid(), signal.SIGKILL)
     return send(pixels, uses, snr_db)
 
