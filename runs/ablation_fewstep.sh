@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The paper's ablation with a few-step phase in both arms: one encoder taught the linear code without noise and then frozen; Stage B
-# trained on it with noise and without, equally long. The arm without noise is not told the noise, as in the paper; the other is. Half an hour on
+# trained on it with noise and without, equally long. The arm without noise is not told the noise, as in the paper; the other is. An hour on
 # two CPU cores. Run in the repository; goes on when started again.
 set -euo pipefail
 USAGE="usage: [OUT=scratch/ablation_fewstep] runs/ablation_fewstep.sh DATA LPIPS PICTURES"
