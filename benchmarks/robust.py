@@ -2,7 +2,7 @@
 
     python benchmarks/robust.py DATA --crop 512 --draws 10 --out benchmarks/results/robust.json
 
-Three receivers of the same model. "map" knows the noise of every symbol: MMSE weights, and the noise map of Stage B. "no map": MMSE weights and
+Three receivers, one model. "map" knows the noise of every symbol: MMSE weights, and the noise map of Stage B. "no map": MMSE weights and
 the mean noise, which is what Stage B was told before there were maps. "one variance": see `one_variance`.
 With --blind, a fourth: a model that was trained without ever being told the noise (`"noise_aware": false` in its config.json), the
 paper's kind of receiver: equalised symbols as they are, zeros for lost ones. `runs/blind.sh` trains it.
