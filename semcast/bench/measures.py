@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import __version__, metrics
+from .. import __version__, metrics, winograd
 from ..errors import InputError
 from ..images import to_tensor
 from ..lpips import LPIPS, load_lpips
@@ -59,17 +59,20 @@ class DISTS:
                 kernel = self.blur.expand(x.shape[1], 1, 3, 3)
                 x = (F.conv2d(x.square(), kernel, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()
             else:
-                x = layer(x)
+                x = winograd.apply(layer, x)
             if i in DISTS_TAPS:
                 maps.append(x)
         return maps
 
-    def distance(self, a: list[Tensor], b: list[Tensor]) -> float:
+    def moments(self, image: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Of every map, what two pictures are compared by: the map, its means and its variances [1, C]."""
+        return [(x, x.mean((2, 3)), x.var((2, 3), correction=0)) for x in self.maps(image)]
+
+    def distance(self, a: list[tuple], b: list[tuple]) -> float:
+        """Of the moments of two pictures."""
         total = self.alpha.sum() + self.beta.sum()
         score = 0.0
-        for x, y, alpha, beta in zip(a, b, self.alpha.split(DISTS_WIDTHS), self.beta.split(DISTS_WIDTHS)):
-            mx, my = x.mean((2, 3)), y.mean((2, 3))  # [1, C]
-            vx, vy = x.var((2, 3), correction=0), y.var((2, 3), correction=0)
+        for (x, mx, vx), (y, my, vy), alpha, beta in zip(a, b, self.alpha.split(DISTS_WIDTHS), self.beta.split(DISTS_WIDTHS)):
             covariance = (x * y).mean((2, 3)) - mx * my
             score += (alpha * (2 * mx * my + 1e-6) / (mx.square() + my.square() + 1e-6)).sum()
             score += (beta * (2 * covariance + 1e-6) / (vx + vy + 1e-6)).sum()
@@ -114,7 +117,7 @@ def reference(
         "image": image,
         "lpips": used,
         "maps": metrics.reference_maps(image, used),
-        "dists": dists.maps(image) if dists and headline else None,
+        "dists": dists.moments(image) if dists and headline else None,
         "seen": see(classifier, pixels) if classifier and headline else None,
         "segmenter": network,
         "truth": truth,
@@ -132,7 +135,7 @@ def measure(reference: dict, received: np.ndarray, lpips_folder: Path | None) ->
     image = to_tensor(received)
     quality = metrics.measure(reference["image"], image, reference["lpips"], reference["maps"])
     quality = {name: quality[name] for name in METRICS if name in quality}
-    quality["dists"] = dists.distance(reference["dists"], dists.maps(image)) if reference["dists"] else None
+    quality["dists"] = dists.distance(reference["dists"], dists.moments(image)) if reference["dists"] else None
     seen = see(classifier, received) if reference["seen"] else None
     quality |= agreement(reference["seen"].labels, seen.labels) if seen else {"top1_in_top5": None, "top5_overlap": None}
     quality["delta_e"] = delta_e(reference["image"], image)
