@@ -143,8 +143,9 @@ def receive(args) -> None:
 
 
 def bench(args) -> None:
-    from .bench import harness, systems
+    from .bench import harness, systems, workers
     from .bench.pictures import Pictures, SmokePictures
+    from .bench.unit import Setting
     from .channel import find_channel
     from .memory import keep_freed_memory
 
@@ -160,7 +161,7 @@ def bench(args) -> None:
     options = find_channel(args.channel).parse(args.channel_option)
     if args.smoke:
         shorten(args)
-    setting = harness.Setting(
+    setting = Setting(
         channel=args.channel,
         options=tuple(options.items()),
         uses=args.uses,
@@ -172,10 +173,10 @@ def bench(args) -> None:
     )
     keep_freed_memory()
     pictures = SmokePictures() if args.smoke else Pictures(args.data, args.size, args.limit, args.labels)
-    folder, workers = make_folder(args.out), args.workers or harness.default_workers()
+    folder, processes = make_folder(args.out), args.workers or workers.default_workers()
     with progress_bar(None, folder.name, "row") as tick:
         snrs = list(dict.fromkeys(args.snr))
-        rows, new = harness.bench(args.systems, pictures, snrs, args.draws, folder, setting, workers, args.ray, progress=tick)
+        rows, new = harness.bench(args.systems, pictures, snrs, args.draws, folder, setting, processes, args.ray, progress=tick)
     print(json.dumps({"out": str(folder / harness.ROWS), "rows": rows, "new": new}))
 
 

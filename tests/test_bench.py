@@ -21,18 +21,16 @@ from semcast.bench.harness import (
     FEATURES,
     RECORD,
     SNR_GRID_DB,
-    Setting,
     bench,
     count_uses,
-    draw_seed,
     picture_sha256,
     read_features,
     read_rows,
-    transmit,
 )
 from semcast.bench.pictures import Pictures, SmokePictures
 from semcast.bench.report import distances, interval, report, summarise
 from semcast.bench.systems import SYSTEMS, find_system, largest_factor
+from semcast.bench.unit import Setting, draw_seed, transmit
 from semcast.errors import InputError
 from semcast.images import to_tensor
 from semcast.transmitter import SIDE_BITS

@@ -18,7 +18,7 @@ from test_channel import gaussian, seeded
 
 import semcast
 from semcast import packet
-from semcast.bench import harness
+from semcast.bench import harness, unit
 from semcast.bench.pictures import Pictures
 from semcast.channel import find_channel
 from semcast.errors import InputError
@@ -27,10 +27,12 @@ from semcast.presets import PRESETS
 from semcast.receiver import condition
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import bench_tables  # noqa: E402
 import crossing  # noqa: E402
 import keep  # noqa: E402
 import packet_gain  # noqa: E402
 import quality  # noqa: E402
+import records  # noqa: E402
 import robust  # noqa: E402
 import speed  # noqa: E402
 import tables  # noqa: E402
@@ -132,7 +134,7 @@ def test_a_bench_is_kept_whole_or_not_at_all(tmp_path, monkeypatch):
     for folder, seed in (("a", 0), ("b", 1)):  # two pictures of one name
         (tmp_path / folder).mkdir()
         Image.fromarray(photo(96, 128, seed=seed)).save(tmp_path / folder / "0.png")
-    setting, pictures = harness.Setting(headline=(1.0, 10.0)), Pictures([tmp_path / "a", tmp_path / "b"])
+    setting, pictures = unit.Setting(headline=(1.0, 10.0)), Pictures([tmp_path / "a", tmp_path / "b"])
     harness.bench(["downscale", "jpeg2000-capacity"], pictures, [1.0, 10.0], 2, tmp_path, setting)
     rows = harness.read_rows(tmp_path / "rows.jsonl")
     cut = next(i for i, row in enumerate(rows) if row["system"] == "jpeg2000-capacity")
@@ -141,12 +143,12 @@ def test_a_bench_is_kept_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sys, "argv", ["keep.py", str(tmp_path), "--out", str(tmp_path / "bench_kodak.json")])
     keep.main()
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    (line,) = [line for line in tables.bench().splitlines() if line.startswith("| `downscale` |")]
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    (line,) = [line for line in bench_tables.bench().splitlines() if line.startswith("| `downscale` |")]
     psnr = [np.mean([row["psnr_db"] for row in rows if (row["system"], row["snr_db"]) == ("downscale", snr)]) for snr in (1.0, 10.0)]
     assert f"| {psnr[0]:.2f} / {psnr[1]:.2f} | 0 / 0 % | 72 |" in line
-    assert "2 pictures (whole), 2 draws, 72 channel uses each, awgn" in tables.bench()
-    assert "At 1 / 10 dB." in tables.bench_headline() and "`jpeg2000-capacity`" in tables.bench_headline()
+    assert "2 pictures (whole), 2 draws, 72 channel uses each, awgn" in bench_tables.bench()
+    assert "At 1 / 10 dB." in bench_tables.bench_headline() and "`jpeg2000-capacity`" in bench_tables.bench_headline()
 
 
 def test_every_point_of_crossing_is_measured_once():
@@ -161,7 +163,7 @@ def test_curves_cross_where_straight_lines_do():
 
 
 def test_tables_of_missing_results_say_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
     assert tables.tables()["crossing"] == "Not measured yet: `crossing.json` is missing."
 
 
@@ -237,8 +239,8 @@ def test_streets_and_photos_are_averaged_by_model(tmp_path, monkeypatch):
             for snr in (1.0, 10.0)
         ]
         (tmp_path / f"street_{data}.json").write_text(json.dumps({"systems": dict.fromkeys(names, ""), "rows": rows}))
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    lines = tables.street().splitlines()
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    lines = bench_tables.street().splitlines()
     assert lines[3] == "| street | then streets only | 0.600 / 0.600 | 0.200 / 0.200 | 20.00 / 20.00 | 3.00 / 3.00 | +8.0, -1.0, +0.0 |"
     assert lines[5].startswith("| photos | `small`: photos and streets | 0.500 / 0.500 |") and "| 4.00 / 4.00 |" in lines[5]
     assert lines[-1].startswith("2 frames of CamVid's test set, 2 Kodak photos (centre 512x512), 1 draw;")
@@ -260,10 +262,10 @@ def test_a_bench_with_labels_shows_miou(tmp_path, monkeypatch):
     row |= {"segments": [[1, 4], [2, 4]] + [[0, 0]] * 9, "segments_original": [[4, 4], [2, 4]] + [[0, 0]] * 9}
     record = {"protocol": 1, "size": None, "channel": "awgn", "channel_options": {}, "systems": {"downscale": ""}, "rows": [row]}
     (tmp_path / "bench_camvid.json").write_text(json.dumps(record))
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    head, _, line, originals, *_ = tables.bench_camvid_headline().splitlines()
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    head, _, line, originals, *_ = bench_tables.bench_camvid_headline().splitlines()
     assert head.endswith("| mIoU |") and line.endswith("| 0.38 |") and originals == "| the originals | | | | | | 0.75 |"
-    assert "versions and hashes: `bench_camvid.json`" in tables.bench_camvid()
+    assert "versions and hashes: `bench_camvid.json`" in bench_tables.bench_camvid()
 
 
 def test_bad_input_of_a_script_is_one_line(tmp_path, monkeypatch, capsys):

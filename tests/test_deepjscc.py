@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from semcast.bench import deepjscc
 from semcast.bench.deepjscc import RATIOS, WEIGHTS, DeepJSCC, cells, choose, initialise, load_network, save_network, weights_path
 from semcast.bench.ends import Ends
-from semcast.bench.harness import check_sent, count_uses
+from semcast.bench.harness import count_uses
 from semcast.bench.systems import find_system
+from semcast.bench.unit import check_sent
 from semcast.channel import find_channel
 from semcast.errors import InputError
 from semcast.images import to_tensor

@@ -70,13 +70,14 @@ def test_readme_python_runs(folder, capsys):
 
 def test_tables_are_computed_from_the_result_files():
     sys.path.insert(0, str(ROOT / "benchmarks"))
+    import records
     import tables
 
     for path in tables.DOCUMENTS:
         text = path.read_text()
         assert text.count("<!-- table ") == text.count("<!-- end ") > 0, path
         assert tables.filled(text) == text, f"{path} is stale: run python benchmarks/tables.py --write"
-    for metric, path in tables.PLOTS.items() if (tables.RESULTS / "bench_grid.json").exists() else ():
+    for metric, path in tables.PLOTS.items() if (records.RESULTS / "bench_grid.json").exists() else ():
         assert path.read_text() == tables.bench_plot(metric), f"{path} is stale: run python benchmarks/tables.py --write"
 
 

@@ -11,10 +11,11 @@ import torch
 from conftest import photo
 from PIL import Image
 
-from semcast.bench.harness import Setting, bench, read_rows
+from semcast.bench.harness import bench, read_rows
 from semcast.bench.pictures import Pictures
 from semcast.bench.report import report, segmented
 from semcast.bench.segmenter import CLASSES, VOID, Labels, Segmenter, load_segmenter, mean_iou, overlaps, save_segmenter, segment
+from semcast.bench.unit import Setting
 from semcast.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))

@@ -1,0 +1,171 @@
+"""One unit of work: a picture sent by the systems of one family, at every SNR and draw, and what arrived measured.
+
+Here, and nowhere else, the channel is applied, uses and side information are counted, and power is checked.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ..channel import Received, channel_uses, find_channel
+from ..errors import InputError
+from ..link import stream
+from . import measures
+from .ends import Ends
+from .systems import FINITE_LOSS, System, find_system, ideal_bits
+
+PROTOCOL = 1  # of PROTOCOL.md's section "The bench"
+SIDE_BITS_MAX = 1024  # who needs more must send it
+POWER_TOLERANCE = 1e-3
+MEASURED_NOISE = ("awgn", "rayleigh", "rayleigh-fast", "rician")  # y - h x is the noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all rows of a run share."""
+
+    channel: str = "awgn"
+    options: tuple[tuple[str, object], ...] = ()  # of the channel, all of them
+    uses: str = "same"
+    headline: tuple[float, ...] = (1, 10, 20)  # SNRs with the slow metrics and pictures
+    lpips: Path | None = None
+    segmenter: Path | None = None
+    device: str = "cpu"
+    size: int | None = None
+
+
+class Unit(NamedTuple):
+    """Work for one process: one picture, systems of one family."""
+
+    name: str
+    sha256: str
+    uses: int
+    jobs: tuple[tuple[str, float, tuple[int, ...]], ...]  # system, snr_db, draws
+    setting: Setting
+    shown: bool  # keep pictures
+    index: int  # of the picture in the data
+    pixels: np.ndarray | None = None  # uint8 [H, W, 3]; read when the unit is given away
+    truth: np.ndarray | None = None  # uint8 [H, W], classes of its pixels, if there are labels
+
+
+Measured = tuple[dict, np.ndarray | None, dict[str, np.ndarray]]  # row, picture to keep, features by SHA-256
+
+
+def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
+    """Its rows, each with the picture that was received if it is to be kept, and features of original and received."""
+    setting, measured, references = unit.setting, {}, {}
+    for name, snr_db, draws in unit.jobs:
+        system, headline = find_system(name), snr_db in setting.headline
+        if headline not in references:
+            references[headline] = measures.reference(unit.pixels, setting.lpips, headline, setting.segmenter, unit.truth)
+        sent, side, send_ms = ends.send(name, unit.pixels, unit.uses, snr_db)
+        facts = check_sent(name, system, sent, side, unit.uses, snr_db)
+        for draw in draws:
+            seed = draw_seed(unit.sha256, draw)
+            received, noise = transmit(system, sent, snr_db, seed, setting)
+            image, receive_ms = (None, None) if received is None else ends.receive(name, received, side)
+            lost = image is None
+            image = check_image(name, unit.pixels, mean_colour(name, unit.pixels, side) if lost else image)
+            digest = hashlib.sha256(image.tobytes()).hexdigest()
+            if (digest, headline) not in measured:  # what arrives whole is the same in every draw
+                measured[digest, headline] = measures.measure(references[headline], image, setting.lpips)
+            quality, features = measured[digest, headline]
+            row = {
+                "protocol": PROTOCOL,
+                "system": name,
+                "system_version": system.version(),
+                "image": unit.name,
+                "image_sha256": unit.sha256,
+                "height": unit.pixels.shape[0],
+                "width": unit.pixels.shape[1],
+                "size": setting.size,
+                "channel": setting.channel,
+                "channel_options": dict(setting.options),
+                "snr_db": snr_db,
+                "draw": draw,
+                "seed": seed,
+                "uses_rule": setting.uses,
+                "uses": unit.uses,
+                **facts,
+                **noise,
+                "send_ms": round(send_ms, 2),
+                "receive_ms": receive_ms and round(receive_ms, 2),
+                "lost": lost,
+                **quality,
+                "received_sha256": digest,
+                "headline": headline,
+                "versions": measures.versions(setting.lpips, setting.segmenter),
+            }
+            seen = {} if features is None else {unit.sha256: references[headline]["seen"].features, digest: features}
+            yield row, image if unit.shown and headline and draw == 0 else None, seen
+
+
+def check_sent(name: str, system: System, sent: torch.Tensor | bytes, side: dict, uses: int, snr_db: float) -> dict:
+    """What a sender hands over, counted and checked by the harness. Returns fields of the row."""
+    wrong = lambda text: InputError(f"the sender of {name!r} {text}")
+    for field, (value, bits) in side.items():
+        if not (isinstance(value, int) and isinstance(bits, int) and 0 <= value < 2 ** min(bits, SIDE_BITS_MAX)):
+            raise wrong(f"has side information {field} = {value!r}, which is no whole number of {bits} bits")
+    side_bits = sum(bits for _, bits in side.values())
+    if side_bits > SIDE_BITS_MAX:
+        raise wrong(f"needs {side_bits} bits of side information; what is above {SIDE_BITS_MAX} has to be sent")
+    if isinstance(sent, bytes) != (system.link != "channel"):
+        raise wrong(f"gave {'bytes' if isinstance(sent, bytes) else 'symbols'}, which its link does not carry")
+    facts = {"side_bits": side_bits, "side": side, "payload_bits": None, "power": None}
+    if isinstance(sent, bytes):
+        most = ideal_bits(system.link, uses, snr_db)
+        if 8 * len(sent) > most:
+            raise wrong(f"has a payload of {8 * len(sent)} bits; {uses} uses at {snr_db:g} dB carry {most}")
+        return {"payload_uses": uses, **facts, "payload_bits": 8 * len(sent)}
+    k = sent.shape[1]
+    if k > uses:
+        raise wrong(f"used the channel {k} times; {uses} are allowed")
+    if k == 0:
+        return {"payload_uses": 0, **facts}
+    power = sent.abs().square().double().mean().item()
+    spread = 5 * math.sqrt(0.4 / k) if system.digital else 0.0  # 256-QAM: Var|x|^2 = 0.4
+    if not abs(power - 1) <= POWER_TOLERANCE + spread:  # refuses NaN too
+        raise wrong(f"sent with power {power:.5g} instead of 1")
+    return {"payload_uses": k, **facts, "power": power}
+
+
+def transmit(
+    system: System, sent: torch.Tensor | bytes, snr_db: float, seed: int, setting: Setting
+) -> tuple[Received | bytes | None, dict]:
+    """The channel: what arrives, None for nothing, and its fields of the row."""
+    noise = {"channel_uses": 0, "es_n0_db": None}
+    if isinstance(sent, bytes):
+        lucky = system.link == "capacity" or torch.rand((), generator=stream(seed, "loss")).item() >= FINITE_LOSS
+        return (sent if sent and lucky else None), noise | {"channel_uses": None}
+    if not sent.shape[1]:
+        return None, noise
+    channel, options = find_channel(setting.channel), dict(setting.options)
+    received = channel(sent, snr_db, [stream(seed, "channel")], **options)
+    if setting.channel in MEASURED_NOISE:
+        n = received.y - received.h * sent
+        noise["es_n0_db"] = 10 * math.log10(sent.abs().square().double().sum().item() / n.abs().square().double().sum().item())
+    return received, noise | {"channel_uses": channel_uses(setting.channel, sent.shape[1], **options)}
+
+
+def mean_colour(name: str, pixels: np.ndarray, side: dict) -> np.ndarray:
+    """What is shown of a lost picture: the mean colour, which came as side information."""
+    if not {"red", "green", "blue"} <= side.keys():
+        raise InputError(f"the receiver of {name!r} lost the picture, but its side information has no mean colour (red, green, blue)")
+    return np.broadcast_to(np.array([side[c][0] for c in ("red", "green", "blue")], np.uint8), pixels.shape).copy()
+
+
+def check_image(name: str, sent: np.ndarray, image: np.ndarray) -> np.ndarray:
+    if image.shape != sent.shape:
+        raise InputError(f"the receiver of {name!r} returned {list(image.shape)} instead of {list(sent.shape)}")
+    return image
+
+
+def draw_seed(sha256: str, draw: int) -> int:
+    """Of the channel: one for every picture and draw, the same for all systems and SNRs. No system is told."""
+    return int.from_bytes(hashlib.sha256(f"{sha256} {draw}".encode()).digest()[:4], "big")

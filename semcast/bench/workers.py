@@ -1,0 +1,95 @@
+"""Where the work is done: in this process, in processes of this machine, or on a Ray cluster. Units in, rows out."""
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import socket
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+
+import torch
+
+from ..errors import InputError
+from ..memory import keep_freed_memory
+from .ends import Ends
+from .unit import Measured, Unit, measure_unit
+
+
+def here(units: Iterator[Unit], device: str, ends: Ends | None) -> Iterator[Measured]:
+    threads = torch.get_num_threads()
+    with contextlib.nullcontext(ends) if ends else Ends(device) as ends:
+        try:
+            torch.set_num_threads(1)
+            for unit in units:
+                yield from measure_unit(unit, ends)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def in_processes(units: Iterator[Unit], workers: int) -> Iterator[Measured]:
+    """Units are read as they are given away, so few pictures are in memory at a time."""
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        pending = set()
+        while True:
+            while len(pending) < 2 * workers and (unit := next(units, None)) is not None:
+                pending.add(pool.submit(in_worker, unit))
+            if not pending:
+                return
+            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield from future.result()
+    except BrokenProcessPool:
+        raise InputError(
+            "a worker process was killed, perhaps for want of memory; give the command again to go on, or fewer --workers"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def on_ray(units: Iterator[Unit], address: str) -> Iterator[Measured]:
+    """Every machine of the cluster needs semcast, and the LPIPS folder at the same place."""
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError(f"--ray needs Ray ({error}): pip install 'semcast[ray]'") from None
+    try:
+        if ":" in address and "://" not in address:  # Ray itself would try for minutes
+            host, port = address.rsplit(":", 1)
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
+    except Exception as error:  # ConnectionError, ValueError, RuntimeError ...
+        raise InputError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from None
+    try:
+        work, pending = ray.remote(num_cpus=1)(in_worker), []
+        limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        while True:
+            while len(pending) < limit and (unit := next(units, None)) is not None:
+                pending.append(work.remote(unit))
+            if not pending:
+                return
+            (finished, *_), pending = ray.wait(pending)
+            yield from ray.get(finished)
+    except ray.exceptions.RayError as error:
+        if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, InputError):
+            raise error.cause from None
+        raise InputError(f"the Ray cluster gave up ({str(error).strip().splitlines()[-1]}); give the command again to go on") from None
+    finally:
+        ray.shutdown()
+
+
+def in_worker(unit: Unit) -> list[Measured]:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    return list(measure_unit(unit, _own_ends(unit.setting.device)))
+
+
+@functools.cache
+def _own_ends(device: str) -> Ends:
+    return Ends(device)  # of this worker, as long as it lives
+
+
+def default_workers() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
