@@ -21,6 +21,7 @@ HEADLINE = (
     ("top1_in_top5", "best label in the top 5", 2),
 )
 STREET_MODELS = {"small": "`small`: photos and streets", "street": "then streets only", "mixed": "then streets and photos, 7 : 3"}
+RATE_RATIOS = (683, 96, 12)  # 1 / bandwidth ratio
 FACTOR_RATIOS = (384, 683, 1536)  # 1 / bandwidth ratio: `factor` 1.0, 0.75, 0.5
 
 
@@ -83,6 +84,23 @@ def bench_plot(metric: str) -> str:
     summary = summarise([shared | row for row in record["rows"]])
     points = {s: sorted((k[2], *v[:3]) for k, v in summary.items() if (k[1], k[3]) == (s, metric)) for s in record["systems"]}
     return plot({system: found for system, found in points.items() if found}, metric) + "\n"
+
+
+def bench_rate() -> str:
+    """More channel uses: the ratios that DeepJSCC has networks for. Uses are what a system filled of its budget."""
+    records = {ratio: read(f"rate_{ratio}.json") for ratio in RATE_RATIOS}
+    snrs = sorted({row["snr_db"] for row in records[RATE_RATIOS[0]]["rows"]})
+    at = " / ".join(f"{snr:g}" for snr in snrs) + " dB"
+    lines = [f"| system | bandwidth ratio | channel uses | LPIPS-Alex at {at} | PSNR dB |", "|---" * 5 + "|"]
+    groups = {ratio: bench_groups(record) for ratio, record in records.items()}
+    for system in groups[RATE_RATIOS[0]]:
+        for ratio in RATE_RATIOS:
+            found = groups[ratio][system]
+            uses = max(row["payload_uses"] for rows in found.values() for row in rows)
+            cells = [" / ".join(average(found[snr], key, digits) for snr in snrs) for key, _, digits in CELLS]
+            lines.append(f"| `{system}` | 1/{ratio} | {uses} | {' | '.join(cells)} |")
+    pictures, draws = (len({row[key] for row in records[RATE_RATIOS[0]]["rows"]}) for key in ("image_sha256", "draw"))
+    return "\n".join([*lines, "", f"{pictures} pictures (centre 512x512), {draws} draw{'s' * (draws > 1)}. `runs/bench_rate.sh`"])
 
 
 def bench_line() -> str:
@@ -160,4 +178,4 @@ def bench_source(record: dict, name: str) -> list[str]:
     return ["", text]
 
 
-TABLES = (bench, bench_headline, bench_grid, factor, bench_line, bench_camvid, bench_camvid_headline, street)
+TABLES = (bench, bench_headline, bench_grid, bench_rate, factor, bench_line, bench_camvid, bench_camvid_headline, street)

@@ -24,11 +24,13 @@ KEPT_IF_ANY = (*SHIFTS, "segments", "segments_original")
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("folder", type=Path, metavar="DIR", help="of `semcast bench --out DIR`")
+    p.add_argument("--uses", metavar="RULE", help="only rows of this rule, as given to `semcast bench --uses`; default all")
     p.add_argument("--out", type=Path, required=True)
     args = p.parse_args()
     if not (args.folder / ROWS).exists():
         raise SystemExit(f"keep: {args.folder} holds no rows of a bench")
-    write_text(args.out, one_row_a_line(kept(read_rows(args.folder / ROWS))))
+    rows = [row for row in read_rows(args.folder / ROWS) if args.uses in (None, row["uses_rule"])]
+    write_text(args.out, one_row_a_line(kept(rows)))
     print(args.out)
 
 

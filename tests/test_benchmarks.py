@@ -151,6 +151,24 @@ def test_a_bench_is_kept_whole_or_not_at_all(tmp_path, monkeypatch):
     assert "At 1 / 10 dB." in bench_tables.bench_headline() and "`jpeg2000-capacity`" in bench_tables.bench_headline()
 
 
+def test_every_rate_of_a_bench_is_kept_and_shown(tmp_path, monkeypatch):
+    Image.fromarray(photo(96, 128)).save(tmp_path / "0.png")
+    for ratio in (683, 96):
+        harness.bench(["downscale"], Pictures([tmp_path / "0.png"]), [1.0, 10.0], 1, tmp_path, unit.Setting(uses=f"1/{ratio}", headline=()))
+        argv = ["keep.py", str(tmp_path), "--uses", f"1/{ratio}", "--out", str(tmp_path / f"rate_{ratio}.json")]
+        monkeypatch.setattr(sys, "argv", argv)
+        keep.main()
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    monkeypatch.setattr(bench_tables, "RATE_RATIOS", (683, 96))
+    lines = [line.split(" | ") for line in bench_tables.bench_rate().splitlines() if line.startswith("| `downscale` |")]
+    assert [line[1] for line in lines] == ["1/683", "1/96"]
+    (few, more), (low, high) = ([int(line[2]) for line in lines], [float(line[-1].split(" / ")[1].rstrip(" |")) for line in lines])
+    assert few <= 54 < more <= 384 and low < high  # of 3 * 96 * 128 numbers
+    with pytest.raises(InputError, match="there are no rows"):
+        monkeypatch.setattr(sys, "argv", [*argv[:3], "1/12", *argv[4:]])
+        keep.main()
+
+
 def test_every_point_of_crossing_is_measured_once():
     found = list(crossing.points([-5, 0, 1, 5, 10, 15, 20]))
     assert max(Counter(found).values()) == 1

@@ -133,9 +133,10 @@ def check_weights(folder: Path = WEIGHTS) -> None:
 
 @functools.cache
 def version(folder: Path = WEIGHTS) -> str:
-    """The hash of all weights."""
-    files = [path.read_bytes() for ratio in RATIOS if (path := weights_path(ratio, folder)).exists()]
-    return f"deepjscc {hashlib.sha256(b''.join(files)).hexdigest()[:16] if files else 'without weights'}"
+    """The hash of the weights of every ratio that has some."""
+    files = {ratio: path.read_bytes() for ratio in RATIOS if (path := weights_path(ratio, folder)).exists()}
+    hashes = [f"{ratio} {hashlib.sha256(data).hexdigest()[:16]}" for ratio, data in files.items()]
+    return f"deepjscc {', '.join(hashes) or 'without weights'}"
 
 
 # Sender and receiver: a system of the bench (`systems.py`)
