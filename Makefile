@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/semcast demo --out out
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """Shared by all tests: one tiny random model, and the command line as a function."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from semcast.cascade.checkpoint import save_model
 from semcast.cascade.encoder import EncoderConfig
 from semcast.cascade.model import Cascade, ModelConfig, small_config
 from semcast.cascade.stage_a import StageAConfig
+
+
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # these processes share the cores, and so do those that tests start
+    share = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    torch.set_num_threads(share)
+    os.environ.setdefault("OMP_NUM_THREADS", str(share))
 
 
 def tiny_config(**changes) -> ModelConfig:
