@@ -14,7 +14,6 @@ from semcast.cascade.encoder import EncoderConfig
 from semcast.cascade.model import Cascade, ModelConfig, small_config
 from semcast.cascade.stage_a import StageAConfig
 
-
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # these processes share the cores, and so do those that tests start
     share = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     torch.set_num_threads(share)
