@@ -7,7 +7,7 @@ USAGE="usage: [DRAWS=1] [OUT=out/bench-rate] runs/bench_rate.sh LPIPS PICTURES .
 LPIPS=${1:?$USAGE}
 shift
 OUT=${OUT:-out/bench-rate}
-SYSTEMS=(semcast deepjscc downscale {jpeg2000,hevc,vvc,avif}-ldpc)
+SYSTEMS=(semcast deepjscc downscale {jpeg2000,hevc,avif}-ldpc) # vvenc needs minutes for a picture at 1/12
 for ratio in 683 96 12; do
   semcast bench --systems "${SYSTEMS[@]}" --data "${@:?$USAGE}" --size 512 --lpips "$LPIPS" --out "$OUT" \
     --snr 1 10 --headline 10 --draws "${DRAWS:-1}" --channel awgn --uses "1/$ratio"
