@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import alexnet, vgg16
 
-from . import winograd
+from . import fast_layers
 from .cascade.checkpoint import load_tensors
 from .errors import InputError
 
@@ -49,7 +49,7 @@ class LPIPS(nn.Module):
         shift, scale = (image.new_tensor(v)[:, None, None] for v in (SHIFT, SCALE))
         x, maps = (2 * image - 1 - shift) / scale, []
         for i, layer in enumerate(self.features):
-            x = winograd.apply(layer, x)
+            x = fast_layers.apply(layer, x)
             if i in self.taps:
                 maps.append(x / (x.float().square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
         return maps
