@@ -6,6 +6,10 @@ import json
 import math
 import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -346,6 +350,43 @@ def test_a_killed_worker_is_one_line_and_loses_no_row(ends, data, tmp_path, monk
         run(workers=2)
     done = len(read_rows(tmp_path / "out" / "rows.jsonl"))
     assert done < 2 and run(ends=ends) == (2, 2 - done)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads Linux's list of processes")
+def test_a_killed_bench_leaves_no_process_behind(tmp_path):
+    for i in range(4):
+        Image.fromarray(photo(256, 256, seed=i)).save(tmp_path / f"{i}.png")
+    command = ["bench", "--systems", "downscale", "jpeg2000-capacity", "--data", str(tmp_path), "--snr", "10", "--draws", "50"]
+    command += ["--headline", "1", "--workers", "2", "--out", str(tmp_path / "out")]
+    run = subprocess.Popen([sys.executable, "-m", "semcast", *command], start_new_session=True, stderr=subprocess.DEVNULL)
+    rows, alive = tmp_path / "out" / "rows.jsonl", []
+    try:
+        deadline = time.monotonic() + 240
+        while not (rows.exists() and rows.stat().st_size):
+            assert run.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        assert len(processes_of(run.pid)) >= 3
+        run.kill()
+        run.wait()
+        while (alive := processes_of(run.pid)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not alive
+    finally:
+        for pid in alive:
+            os.kill(pid, signal.SIGKILL)
+
+
+def processes_of(group: int) -> list[int]:
+    """Those of a process group that are not dead."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # ended just now
+            continue
+        if int(its_group) == group and state != "Z":
+            found.append(int(path.parent.name))
+    return found
 
 
 def test_a_ray_cluster_that_loses_a_worker_loses_nothing(data, tmp_path, monkeypatch):

@@ -5,9 +5,11 @@ import functools
 import multiprocessing
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
 
 import torch
 
@@ -30,7 +32,7 @@ def here(units: Iterator[Unit], device: str, ends: Ends | None) -> Iterator[Meas
 
 def in_processes(units: Iterator[Unit], workers: int) -> Iterator[Measured]:
     """Units are read as they are given away, so few pictures are in memory at a time."""
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent)
     try:
         pending = set()
         while True:
@@ -47,6 +49,16 @@ def in_processes(units: Iterator[Unit], workers: int) -> Iterator[Measured]:
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """A worker holds both ends of the pool's queue: if the harness is killed, it would wait for work for ever."""
+
+    def watch() -> None:
+        connection.wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)  # its sender and receiver see the end of their input
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def on_ray(units: Iterator[Unit], address: str) -> Iterator[Measured]:
