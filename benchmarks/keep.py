@@ -1,4 +1,4 @@
-"""What is kept of a bench in the repository: its rows without what all share.
+"""What is kept of a bench in the repository: its rows without what all share, as lists of values (`records.read` makes rows of them).
 
 python benchmarks/keep.py DIR --out benchmarks/results/bench_kodak.json
 """
@@ -17,7 +17,7 @@ from semcast.errors import InputError
 
 SHARED = ("protocol", "size", "channel", "channel_options", "uses_rule", "versions")
 MAY_DIFFER = ("commit", "cpu")  # out of `versions`: a run may go on with other systems, and on other machines
-KEPT = ("system", "image", "image_sha256", "uses", "payload_uses", "side_bits", "snr_db", "draw", "lost", "headline", *METRICS, *TIMES)
+KEPT = ("system", "uses", "payload_uses", "side_bits", "snr_db", "draw", "lost", "headline", *METRICS, *TIMES)
 KEPT_IF_ANY = (*SHIFTS, "segments", "segments_original")
 
 
@@ -55,8 +55,10 @@ def kept(rows: list[dict]) -> dict:
         raise InputError(f"{lacking[0]} lacks {len(whole - measured[lacking[0]])} rows that others have; finish the bench first")
     shared = {field: rows[0][field] for field in SHARED}
     systems = {row["system"]: row["system_version"] for row in rows}
+    pictures = list(dict.fromkeys((row["image"], row["image_sha256"]) for row in rows))
     fields = (*KEPT, *(field for field in KEPT_IF_ANY if any(row.get(field) is not None for row in rows)))
-    return {"schema": 1, **shared, **found, "systems": systems, "rows": [{field: row.get(field) for field in fields} for row in rows]}
+    values = [[pictures.index((row["image"], row["image_sha256"])), *(row.get(field) for field in fields)] for row in rows]
+    return {"schema": 2, **shared, **found, "systems": systems, "pictures": pictures, "fields": ["picture", *fields], "rows": values}
 
 
 if __name__ == "__main__":

@@ -154,6 +154,8 @@ def networks(cascade: Cascade) -> dict[str, str]:
 
 
 def rounded(row: dict) -> dict:
+    if isinstance(row, list):
+        return [round(v, 5) if isinstance(v, float) else v for v in row]
     return {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
 
 

@@ -10,7 +10,12 @@ CELLS = (("lpips", "LPIPS-Alex", 3), ("psnr_db", "PSNR dB", 2))
 
 
 def read(name: str) -> dict:
-    return json.loads((RESULTS / name).read_text())
+    """Its `rows` are dictionaries, as `keep.py` and the other programs wrote them."""
+    record = json.loads((RESULTS / name).read_text())
+    if record.get("schema") == 2:  # of keep.py
+        named = [dict(zip(record["fields"], values)) for values in record["rows"]]
+        record["rows"] = [dict(zip(("image", "image_sha256"), record["pictures"][row.pop("picture")])) | row for row in named]
+    return record
 
 
 def source(record: dict) -> list[str]:
