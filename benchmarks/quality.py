@@ -153,7 +153,7 @@ def networks(cascade: Cascade) -> dict[str, str]:
     return {name: fingerprint(getattr(cascade, name))[:8] for name in NETWORKS}
 
 
-def rounded(row: dict) -> dict:
+def rounded(row: dict | list) -> dict | list:
     if isinstance(row, list):
         return [round(v, 5) if isinstance(v, float) else v for v in row]
     return {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every classical codec over every link on the whole SNR grid, 3 draws, with semcast, DeepJSCC and plain downscaling beside them: 24 photos
 # take two AVX2 cores about 85 minutes, half of it VGG16 for LPIPS-VGG and DISTS at the headline SNRs. Run in the repository. LPIPS: folder of its
-# weights. PICTURES: photos or a folder; kept are the rows of kodim01, 03, 05 ... Goes on when started again.
+# weights. PICTURES: photos or a folder. Goes on when started again.
 set -euo pipefail
 USAGE="usage: [OUT=out/bench-grid] runs/bench_grid.sh LPIPS PICTURES ..."
 LPIPS=${1:?$USAGE}

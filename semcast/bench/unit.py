@@ -59,11 +59,10 @@ Measured = tuple[dict, np.ndarray | None, dict[str, np.ndarray]]  # row, picture
 
 def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
     """Its rows, each with the picture that was received if it is to be kept, and features of original and received."""
-    setting, measured, references = unit.setting, {}, {}
+    setting, measured = unit.setting, {}
     for name, snr_db, draws in unit.jobs:
         system, headline = find_system(name), snr_db in setting.headline
-        if headline not in references:
-            references[headline] = measures.reference(unit.pixels, setting.lpips, headline, setting.segmenter, unit.truth)
+        reference = measures.reference(unit.pixels, setting.lpips, headline, setting.segmenter, unit.truth)
         sent, side, send_ms = ends.send(name, unit.pixels, unit.uses, snr_db)
         facts = check_sent(name, system, sent, side, unit.uses, snr_db)
         for draw in draws:
@@ -74,7 +73,7 @@ def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
             image = check_image(name, unit.pixels, mean_colour(name, unit.pixels, side) if lost else image)
             digest = hashlib.sha256(image.tobytes()).hexdigest()
             if (digest, headline) not in measured:  # what arrives whole is the same in every draw
-                measured[digest, headline] = measures.measure(references[headline], image, setting.lpips)
+                measured[digest, headline] = measures.measure(reference, image, setting.lpips)
             quality, features = measured[digest, headline]
             row = {
                 "protocol": PROTOCOL,
@@ -102,7 +101,7 @@ def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
                 "headline": headline,
                 "versions": measures.versions(setting.lpips, setting.segmenter),
             }
-            seen = {} if features is None else {unit.sha256: references[headline]["seen"].features, digest: features}
+            seen = {} if features is None else {unit.sha256: reference["seen"].features, digest: features}
             yield row, image if unit.shown and headline and draw == 0 else None, seen
 
 
