@@ -5,18 +5,52 @@
 >>> result = link(read_image("photo.jpg"), snr_db=10, seed=0)     # result.image: [1, 3, H, W] in [0, 1]
 """
 
-__version__ = "0.1.0"
-__all__ = ["Header", "InputError", "Link", "Received", "Reconstruction", "awgn", "combine", "load_model", "read_image", "write_image"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .cascade.loading import load_model
+    from .channels.base import Received
+    from .channels.catalogue import Channel
+    from .channels.combining import combine
+    from .channels.noise import awgn
+    from .errors import InputError, Lost
+    from .header import Header, Transmission
+    from .images import read_image, write_image
+    from .link import Link
+    from .modulation.modems import on_air
+    from .receiver import Reconstruction
+
+__version__ = "0.2.0"
+__all__ = [
+    "Channel",
+    "Header",
+    "InputError",
+    "Link",
+    "Lost",
+    "Received",
+    "Reconstruction",
+    "Transmission",
+    "awgn",
+    "combine",
+    "load_model",
+    "on_air",
+    "read_image",
+    "write_image",
+]
 
 _HOME = {
-    "Header": "transmitter",
+    "Channel": "channels.catalogue",
+    "Header": "header",
     "InputError": "errors",
     "Link": "link",
-    "Received": "channel",
-    "Reconstruction": "link",
-    "awgn": "channel",
-    "combine": "combining",
-    "load_model": "models",
+    "Lost": "errors",
+    "Received": "channels.base",
+    "Reconstruction": "receiver",
+    "Transmission": "header",
+    "awgn": "channels.noise",
+    "combine": "channels.combining",
+    "load_model": "cascade.loading",
+    "on_air": "modulation.modems",
     "read_image": "images",
     "write_image": "images",
 }

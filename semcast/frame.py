@@ -1,11 +1,11 @@
 """The file of one transmission: header and waveform samples, before or after a channel.
 
-It holds complex samples, not coded bits, so it is larger than a compressed picture: it stands for what an antenna
-sends or sees. Layout, little-endian (PROTOCOL.md): a fixed header with its own CRC-32, then x or y as complex64, then,
-once received, h (complex64) and noise_var (float32), each one value or one a symbol. Or, of a digital transmission that
-never met a channel, the bytes of its packet.
+It holds complex samples as an antenna sends or receives them, so it is larger than a compressed picture. The layout is
+little-endian (PROTOCOL.md): a fixed header with its own CRC-32, then x or y as complex64, and after a channel also h
+(complex64) and noise_var (float32), each with one value in all or one per symbol. The file of a digital transmission
+that has not passed a channel holds the bytes of its packet instead.
 
-A file is hostile until read: its size is checked before it is read, every field before it is used.
+Files are not trusted: the size is checked before the file is read, and every field before it is used.
 """
 
 import math
@@ -17,39 +17,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .channel import Received
-from .combining import check, combine
+from .channels.base import Received
+from .channels.combining import check, combine
 from .errors import InputError
-from .images import write_bytes
-from .packet import NO_CHANNEL, SIZE_MAX
-from .phy import digital
-from .transmitter import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, SIDE_MAX, SIDE_MIN, Header, stamp
+from .files import read_bytes, write_bytes
+from .header import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, SIDE_MAX, SIDE_MIN, VERSION, Header, stamp
+from .modulation import ldpc
+from .modulation.digital import NO_CHANNEL
+from .modulation.packet import SIZE_MAX
 
 MAGIC = b"SEMC"
-VERSION = 3
 HEADER = struct.Struct("<4sBBHHHBBeIIIIII")  # MAGIC .. payload CRC; its own CRC-32 follows
 CRC = struct.Struct("<I")
 START = HEADER.size + CRC.size
 MAX_SYMBOLS = 16 * (SIDE_MAX // 32) ** 2 // 2
 MAX_BYTES = START + 20 * MAX_SYMBOLS  # 8 for y, 8 for h, 4 for noise_var
 POWER_TOLERANCE = 1e-3
-MAGNITUDE_MAX = 1e9  # of y, h and noise_var; far above any receiver's, far below where squares overflow
+MAGNITUDE_MAX = 1e9  # of y, h and noise_var; far above real values, far below where squares overflow
 
 
 def write_frame(path: Path, header: Header, signal: Tensor | bytes | Received) -> None:
-    """signal: x [1, k] complex64 or the payload that was sent, or what a channel made of it. Atomic."""
+    """Write a frame atomically. `signal` is what was sent, x [1, k] complex64 or a payload, or what was received."""
     if isinstance(signal, bytes):
         kind, counts, payload = 2, (len(signal), 0, 0), signal
     else:
         kind = int(isinstance(signal, Received))
         parts = [part[0].cpu().numpy() for part in (signal if kind else [signal])]
         counts = ([len(part) for part in parts] + [0, 0])[:3]
-        payload = b"".join(part.astype(code).tobytes() for part, code in zip(parts, ("<c8", "<c8", "<f4")))
+        payload = b"".join(part.astype(dtype).tobytes() for part, dtype in zip(parts, ("<c8", "<c8", "<f4")))
     head = HEADER.pack(
         MAGIC,
         VERSION,
         kind,
-        header.code_id,
+        header.encoder_id,
         header.height,
         header.width,
         round(header.factor * FACTOR_UNIT),
@@ -64,28 +64,22 @@ def write_frame(path: Path, header: Header, signal: Tensor | bytes | Received) -
 
 
 def read_frame(path: Path) -> tuple[Header, Tensor | bytes | Received]:
-    """File -> (header, x [1, k] or the payload if it never met a channel, else Received).
+    """Read a frame -> (header, x [1, k] or the payload if it has not passed a channel, else Received).
 
     Raises:
-        InputError: one line saying what is wrong: not a frame, another version, truncated, damaged, impossible values.
+        InputError: the file is not a frame, of another version, truncated or damaged, or has impossible values.
     """
-    try:
-        size_bytes = path.stat().st_size
-        if size_bytes > MAX_BYTES:
-            raise InputError(f"{path} has {size_bytes} bytes; no frame is larger than {MAX_BYTES}")
-        if not path.is_file():  # a device or a pipe may never end
-            raise InputError(f"{path} is {'a folder' if path.is_dir() else 'not a file'}; name a frame")
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    data = read_bytes(path, MAX_BYTES, "frame")
     return parse(data, str(path))
 
 
 def read_frames(paths: list[Path]) -> tuple[Header, bytes | Received]:
-    """Files of one transmission -> (header, what arrived, combined). One that never met a channel arrived without noise.
+    """Read and combine frames of one transmission -> (header, payload or Received).
+
+    Symbols that have not passed a channel count as received without noise.
 
     Raises:
-        InputError: as `read_frame`; frames of different transmissions; the same reception twice.
+        InputError: as `read_frame`, or the frames are of different transmissions, or one reception was given twice.
     """
     headers, signals = zip(*map(read_frame, paths))
     for path, header in zip(paths, headers):
@@ -93,7 +87,9 @@ def read_frames(paths: list[Path]) -> tuple[Header, bytes | Received]:
             raise InputError(f"{paths[0]} and {path} are of different transmissions; combine receptions of one")
     if any(isinstance(signal, bytes) for signal in signals):
         if len(paths) > 1:
-            raise InputError(f"{paths[0]} and {paths[1]}: a packet that never met a channel is complete; receive it alone")
+            raise InputError(
+                f"{paths[0]} and {paths[1]}: a packet that never met a channel is complete; receive it alone"
+            )
         return headers[0], signals[0]
     receptions = [signal if isinstance(signal, Received) else noiseless(signal) for signal in signals]
     check(receptions, [str(path) for path in paths])
@@ -101,20 +97,22 @@ def read_frames(paths: list[Path]) -> tuple[Header, bytes | Received]:
 
 
 def parse(data: bytes, name: str) -> tuple[Header, Tensor | bytes | Received]:
-    """Bytes of a frame, as `read_frame`; `name` is for error messages."""
+    """As `read_frame`, from bytes; `name` is for error messages."""
     if data[:4] != MAGIC:
         raise InputError(f"{name} is not a semcast frame (it does not start with {MAGIC.decode()})")
     if len(data) < START:
         raise InputError(f"{name} is truncated: {len(data)} bytes do not hold the {START}-byte header; fetch it again")
     if data[4] != VERSION:
-        raise InputError(f"{name} is a frame of version {data[4]}; this semcast reads version {VERSION}, so send it again")
+        raise InputError(
+            f"{name} is a frame of version {data[4]}; this semcast reads version {VERSION}, so send it again"
+        )
     if CRC.unpack_from(data, HEADER.size)[0] != zlib.crc32(data[: HEADER.size]):
         raise InputError(f"{name} has a damaged header (CRC mismatch); fetch it again")
     _, _, kind, *fields, k, h_count, noise_count, payload_crc = HEADER.unpack_from(data)
-    code_id, height, width, factor, scheme, gain, seed, transmission_id = fields
+    encoder_id, height, width, factor, scheme, gain, seed, transmission_id = fields
     factor /= FACTOR_UNIT
-    header = Header(code_id, height, width, factor, gain, seed, scheme, transmission_id)
-    schemes = {0: (0,), 1: range(len(digital.TABLE) + 1), 2: (*range(1, len(digital.TABLE) + 1), NO_CHANNEL)}
+    header = Header(encoder_id, height, width, factor, gain, seed, scheme, transmission_id)
+    schemes = {0: (0,), 1: range(len(ldpc.TABLE) + 1), 2: (*range(1, len(ldpc.TABLE) + 1), NO_CHANNEL)}
     rules = [
         ("kind", kind, kind in schemes),
         ("scheme", scheme, scheme in schemes.get(kind, range(256))),
@@ -125,12 +123,17 @@ def parse(data: bytes, name: str) -> tuple[Header, Tensor | bytes | Received]:
     ]
     if all(fine for _, _, fine in rules):
         rules.append(("bytes", k, k in packet_sizes(header)) if kind == 2 else ("symbols", k, k == header.channel_uses))
-    rules += [(n, count, count in ((1, k) if kind == 1 else (0,))) for n, count in (("h_count", h_count), ("noise_count", noise_count))]
+    rules += [
+        (n, count, count in ((1, k) if kind == 1 else (0,)))
+        for n, count in (("h_count", h_count), ("noise_count", noise_count))
+    ]
     if bad := [f"{field} = {value}" for field, value, fine in rules if not fine]:
         raise InputError(f"{name} has an impossible header: {', '.join(bad)}")
     expected = START + (k if kind == 2 else 8 * k) + 8 * h_count + 4 * noise_count
     if len(data) != expected:
-        raise InputError(f"{name} has {len(data)} bytes where its header says {expected}; it is truncated or has something appended")
+        raise InputError(
+            f"{name} has {len(data)} bytes where its header says {expected}; it is truncated or has something appended"
+        )
     if zlib.crc32(data[START:]) != payload_crc:
         raise InputError(f"{name} has damaged samples (CRC mismatch); fetch it again")
     if kind == 2:
@@ -154,23 +157,23 @@ def parse(data: bytes, name: str) -> tuple[Header, Tensor | bytes | Received]:
 
 
 def check_id(header: Header, sent: Tensor | bytes, name: str) -> Header:
-    """The header, if what was sent belongs to it. What a channel made of it cannot be checked so."""
+    """Return the header if `sent` belongs to it. This cannot be checked once a channel has changed the symbols."""
     if stamp(header, sent).transmission_id != header.transmission_id:
         raise InputError(f"{name} holds another transmission than its header says; send it again")
     return header
 
 
 def packet_sizes(header: Header) -> range:
-    """Bytes that a packet may have."""
+    """The sizes in bytes that a packet may have."""
     if header.scheme == NO_CHANNEL:
         return range(2, SIZE_MAX + 1)
     try:
-        size = digital.plan(header.channel_uses, digital.TABLE[header.scheme - 1]).payload_bytes
+        size = ldpc.plan(header.channel_uses, ldpc.TABLE[header.scheme - 1]).payload_bytes
     except InputError:  # too few symbols for this scheme
         return range(0)
     return range(size, size + 1)
 
 
 def noiseless(x: Tensor) -> Received:
-    """A frame that never met a channel, as a receiver sees it."""
+    """Symbols that have not passed a channel, as a reception without noise."""
     return Received(x, torch.ones_like(x[:, :1]), torch.zeros(len(x), 1))

@@ -1,11 +1,11 @@
-"""Pictures in and out: any common file becomes 8-bit sRGB [1, 3, H, W] in [0, 1]; results are written whole or not at all."""
+"""Reading and writing pictures. Any common file becomes 8-bit sRGB, [1, 3, H, W] in [0, 1]; writing is atomic."""
 
 import contextlib
 import io
 import os
-import tempfile
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,39 +14,33 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from .errors import InputError
+from .files import read_bytes, write_bytes
 
+PHOTO = Path(__file__).parent / "assets" / "astronaut.jpg"  # shipped with the package
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".avif"}
-FORMATS = {"PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF", "AVIF", "JPEG2000"}  # not EPS: it is a program
+# EPS is missing because it is a program, which would be run.
+FORMATS = {"PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF", "AVIF", "JPEG2000"}
 MAX_FILE_BYTES = 256 << 20
 STDERR = threading.Lock()
-MAX_PIXELS = 64 << 20  # refused before anything is decoded
+MAX_PIXELS = 64 << 20  # larger pictures are refused before they are decoded
 
 
 def read_image(path: str | Path) -> Tensor:
-    """File -> [1, 3, H, W] in [0, 1], multiples of 1/255.
+    """Read a file as [1, 3, H, W] in [0, 1], multiples of 1/255.
 
-    EXIF rotation applied; grey, palette, CMYK and 16-bit converted; transparency put on white; first frame of several.
+    EXIF rotation is applied, grey, palette, CMYK and 16-bit pictures are converted, transparency is blended with white,
+    and of several frames the first is taken.
+
     Raises:
-        InputError: missing, no picture, damaged, or too large to decode safely.
+        InputError: the file is missing, not a picture, damaged, or too large to decode safely.
     """
     path = Path(path)
-    try:
-        size_bytes = path.stat().st_size
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    if not path.is_file():  # a device or a pipe may never end
-        raise InputError(f"{path} is {'a folder' if path.is_dir() else 'not a file'}; name a picture")
-    if size_bytes > MAX_FILE_BYTES:
-        raise InputError(f"{path} has {size_bytes} bytes; the limit for a picture is {MAX_FILE_BYTES}")
-    try:
-        file = io.BytesIO(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    return to_tensor(decode(file, str(path)))
+    data = read_bytes(path, MAX_FILE_BYTES, "picture")
+    return to_tensor(decode(io.BytesIO(data), str(path)))
 
 
 def decode(file: io.BytesIO, name: str) -> np.ndarray:
-    """Encoded picture -> uint8 [H, W, 3]. Errors as `read_image`."""
+    """Decode a picture to uint8 [H, W, 3]. Raises the same errors as `read_image`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -64,14 +58,15 @@ def decode(file: io.BytesIO, name: str) -> np.ndarray:
         except Image.DecompressionBombError:
             raise InputError(f"{name} is far too large; more than {MAX_PIXELS} pixels are not decoded") from None
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, MemoryError ...
-            reason = "not a picture that can be read" if type(error).__name__ == "UnidentifiedImageError" else f"damaged ({error})"
+            unknown = type(error).__name__ == "UnidentifiedImageError"
+            reason = "not a picture that can be read" if unknown else f"damaged ({error})"
             raise InputError(f"{name}: {reason}") from None
 
 
 @contextlib.contextmanager
-def silenced():
-    """libtiff writes its own lines to stderr, past Python; the error is raised as well, so one of them is enough."""
-    with STDERR:  # threads share it
+def silenced() -> Iterator[None]:
+    """Silence libtiff, which writes errors to file descriptor 2 itself although they are also raised."""
+    with STDERR:  # all threads share the descriptor
         saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)
         try:
@@ -83,7 +78,7 @@ def silenced():
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":  # 16-bit and float grey: Pillow would clip at 255
+    if image.mode.startswith("I") or image.mode == "F":  # 16-bit and float grey, which Pillow would clip at 255
         values = np.asarray(image, dtype=np.float64)
         if not np.isfinite(values).all():
             raise ValueError("pixels are not finite")
@@ -106,39 +101,22 @@ def to_pixels(image: Tensor) -> np.ndarray:
 
 
 def round_8bit(image: Tensor) -> Tensor:
-    """What the image is after being written and read again."""
+    """The image as it would be after writing it to a file and reading it again."""
     return (image.clamp(0, 1) * 255).round() / 255
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
-    """uint8 [H, W, 3] -> PNG, atomically."""
+    """Write uint8 pixels [H, W, 3] as PNG, atomically."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     write_bytes(path, file.getvalue())
 
 
 def write_image(path: str | Path, image: Tensor) -> None:
-    """[1, 3, H, W] in [0, 1] -> 8-bit PNG, whatever the suffix, atomically."""
+    """Write [1, 3, H, W] in [0, 1] as 8-bit PNG, whatever the suffix, atomically."""
     write_png(Path(path), to_pixels(image))
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write beside `path`, then rename: a full disk or an interrupt leaves no half file.
-
-    Raises:
-        InputError: the folder is missing or not writable, `path` is no ordinary file, or the disk is full.
-    """
-    path, partial = Path(path), None
-    try:
-        if path.exists() and not path.is_file():  # a rename would replace even /dev/null
-            raise InputError(f"cannot write {path}: it is {'a folder' if path.is_dir() else 'not a file'}")
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            partial = file.name
-            file.write(data)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        if partial and os.path.exists(partial):
-            os.unlink(partial)
+def mean_colour(image: Tensor) -> Tensor:
+    """The mean colour of [1, 3, H, W], rounded to 8 bits, as [1, 3, 1, 1]."""
+    return (image.mean(dim=(2, 3), keepdim=True) * 255).round() / 255

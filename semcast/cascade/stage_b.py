@@ -1,58 +1,32 @@
-"""Stage B: the latent diffusion network of Stable Cascade, conditioned on the received semantic code.
+"""Stage B: the latent diffusion network of Stable Cascade, conditioned on the received Z.
 
-    x    [B, 4, h, w]      noisy Stage A latent, h and w even
-    r    [B]               diffusion time in [0, 1]
-    code [B, 16, hz, wz]   received Z, of any size: it is stretched over the latent
-    sca  [B] or None       a second scalar condition; None means 0, as the official networks expect
-    noise [B, 16, hz, wz] or None   how much noisier than `sca` each number of the code is; None means no more than that
-    text [B, 1, c_text] or None   pooled text vector; None means zeros ("no text")
-    -> [B, 4, h, w]        epsilon or x0, as the model's `prediction` says
+    x      [B, 4, h, w]              noisy Stage A latent, h and w even
+    r      [B]                       diffusion time in [0, 1]
+    z      [B, 16, hz, wz]           received Z of any size; it is stretched over the latent
+    sca    [B] or None               a second scalar condition; None means 0, as the official networks expect
+    noise  [B, 16, hz, wz] or None   how much noisier than `sca` each element of Z is; None means everywhere equally
+    text   [B, 1, c_text] or None    pooled text vector; None means zeros ("no text")
+    -> [B, 4, h, w]                  epsilon, v or x0, depending on the model's `prediction`
 
-Key names and arithmetic of Stability-AI/StableCascade, modules/stage_b.py; `StageBConfig` can express both official
-sizes and ours. Blocks run channels-last, [B, H, W, C].
+Key names and arithmetic are those of Stability-AI/StableCascade, modules/stage_b.py. `StageBConfig` covers both
+official sizes and ours. Blocks run channels-last, [B, H, W, C].
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from .config import STAGE_B_LITE, StageBConfig
 
-@dataclass(frozen=True, kw_only=True)
-class StageBConfig:
-    """Defaults: the official lite network, 699,471,248 parameters. Tuples run from the finest level to the deepest."""
-
-    hidden: tuple = (320, 576, 1152, 1152)
-    heads: tuple = (0, 9, 18, 18)  # used by levels with attention only
-    blocks: tuple = ("CT", "CT", "CTA", "CTA")  # C: convolution block, T: time, A: attention
-    down_blocks: tuple = (2, 4, 14, 4)
-    up_blocks: tuple = (2, 4, 14, 4)
-    up_repeats: tuple = (2, 2, 2, 2)  # how often the same weights run on the way up
-    time_channels: int = 64
-    cond_channels: int = 1280  # width of a text token
-    text_channels: int = 1280
-    text_tokens: int = 4
-    dropout: tuple = (0.0, 0.0, 0.1, 0.1)
-    latent_channels: int = 4
-    code_channels: int = 16
-    noise_map: bool = False  # whether `noise` has weights; the official networks have none
-    code_unfold: int = 0  # each cell of the code is also unfolded into so many pixels a side; the official networks do not
-
-
-STAGE_B_LITE = StageBConfig()
-STAGE_B_BIG = StageBConfig(
-    hidden=(320, 640, 1280, 1280),
-    heads=(0, 0, 20, 20),
-    down_blocks=(2, 6, 28, 6),
-    up_blocks=(2, 6, 28, 6),
-    up_repeats=(2, 2, 3, 3),
-)
 PATCH = 2
-FINE_CHANNELS = 16  # of the unfolded code
-CHUNK = 1 << 26  # hidden numbers of a block held at once when sampling: 128 MiB in bf16, 1024x1024 with the official sizes
+FINE_CHANNELS = 16  # channels of the unfolded Z
+# Hidden values that a block holds at once in sampling: 128 MiB in bf16. The official networks reach it at 1024x1024.
+CHUNK = 1 << 26
 
 
 class StageB(nn.Module):
@@ -61,17 +35,17 @@ class StageB(nn.Module):
     def __init__(self, config: StageBConfig = STAGE_B_LITE):
         super().__init__()
         self.config = config
-        self.recompute = False  # in training: keep no activations inside blocks, compute them again for the gradient
+        self.recompute = False  # in training: do not keep activations inside blocks, recompute them for the gradient
         hidden, levels = config.hidden, len(config.hidden)
         patched = config.latent_channels * PATCH**2
 
         self.embedding = nn.Sequential(nn.PixelUnshuffle(PATCH), nn.Conv2d(patched, hidden[0], 1), LayerNorm2d())
         self.effnet_mapper = _mapper(config.code_channels, hidden[0])
-        if config.noise_map:  # into the mapper's hidden layer: what a number says and how far it can be trusted meet there
+        if config.noise_map:  # feeds the mapper's hidden layer, where the values of Z meet their reliability
             self.noise_mapper = nn.Conv2d(config.code_channels, 4 * hidden[0], 1, bias=False)
         if config.code_unfold:
-            # Stretched over the latent, a cell says the same wherever one stands in it, up to interpolation: no convolution
-            # behind it can tell left from right inside the cell. Unfolded, it can hold a small picture.
+            # Stretched over the latent, a position of Z is constant up to interpolation, so no later convolution tells
+            # left from right inside it. Unfolded, it can hold a small picture.
             fine = FINE_CHANNELS * config.code_unfold**2
             self.code_unfold = nn.Sequential(
                 nn.Conv2d(config.code_channels, fine, 3, padding=1, padding_mode="replicate"),
@@ -95,7 +69,9 @@ class StageB(nn.Module):
 
         self.down_downscalers, self.down_blocks = nn.ModuleList(), nn.ModuleList()
         for i in range(levels):
-            down = nn.Sequential(LayerNorm2d(), nn.Conv2d(hidden[i - 1], hidden[i], 2, stride=2)) if i else nn.Identity()
+            down = (
+                nn.Sequential(LayerNorm2d(), nn.Conv2d(hidden[i - 1], hidden[i], 2, stride=2)) if i else nn.Identity()
+            )
             self.down_downscalers.append(down)
             self.down_blocks.append(layers(i, config.down_blocks[i], skip=False))
 
@@ -111,7 +87,7 @@ class StageB(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Residual branches start small, time conditioning and output at zero (the official initialisation)."""
+        """Official initialisation: residual branches start small, time conditioning and the output at zero."""
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
                 nn.init.xavier_uniform_(module.weight)
@@ -120,64 +96,75 @@ class StageB(nn.Module):
         depth = math.sqrt(1 / sum(self.config.down_blocks))
         for module in self.modules():
             if isinstance(module, ResBlock):
-                module.channelwise[-1].weight.data.mul_(depth)
+                cast(Tensor, module.channelwise[-1].weight).data.mul_(depth)
             elif isinstance(module, TimestepBlock):
                 nn.init.zeros_(module.mapper.weight)
                 nn.init.zeros_(module.mapper_sca.weight)
-        nn.init.zeros_(self.clf[1].weight)
+        nn.init.zeros_(cast(Tensor, self.clf[1].weight))
         if self.config.noise_map:
-            nn.init.zeros_(self.noise_mapper.weight)  # added to trained weights, it changes nothing until it has learnt
-        nn.init.normal_(self.embedding[1].bias)  # so that the LayerNorm behind it does not blow up a faint input
+            nn.init.zeros_(self.noise_mapper.weight)  # added to trained weights, it at first changes nothing
+        nn.init.normal_(cast(Tensor, self.embedding[1].bias))  # keeps the LayerNorm from blowing up a faint input
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        return cast(Tensor, self.clf[1].weight).dtype
 
     def forward(
         self,
         x: Tensor,
         r: Tensor,
-        code: Tensor,
+        z: Tensor,
         sca: Tensor | None = None,
         text: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        return self.step(x, r, self.map_code(code, noise, (x.shape[-2] // PATCH, x.shape[-1] // PATCH)), sca, text)
+        return self.step(x, r, self.map_z(z, noise, (x.shape[-2] // PATCH, x.shape[-1] // PATCH)), sca, text)
 
-    def map_code(self, code: Tensor, noise: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """The code's part of the input, [B, *size, hidden[0]]. It does not depend on the time: `step` takes it ready-made."""
-        expand, activate, project, _ = self.effnet_mapper
+    def map_z(self, z: Tensor, noise: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Z's part of the input, [B, *size, hidden[0]]. It does not depend on the time: it is computed once."""
+        layers = cast("tuple[nn.Conv2d, nn.GELU, nn.Conv2d, LayerNorm2d]", tuple(self.effnet_mapper))
+        expand, activate, project, _ = layers
         dtype, weight = expand.weight.dtype, expand.weight.flatten(1)  # 1x1 convolutions, run channels-last
+        fine = None
         if self.config.code_unfold:
-            fine = F.interpolate(self.code_unfold(code.to(dtype)).float(), size=size, mode="bilinear", align_corners=False)
-        code = _stretch(code.float(), size).to(dtype).permute(0, 2, 3, 1)
+            fine = F.interpolate(self.code_unfold(z.to(dtype)).float(), size=size, mode="bilinear", align_corners=False)
+        z = _stretch(z.float(), size).to(dtype).permute(0, 2, 3, 1)
         if noise is not None and self.config.noise_map:
-            code = torch.cat([code, _stretch(noise.float(), size).to(dtype).permute(0, 2, 3, 1)], dim=-1)
+            z = torch.cat([z, _stretch(noise.float(), size).to(dtype).permute(0, 2, 3, 1)], dim=-1)
             weight = torch.cat([weight, self.noise_mapper.weight.flatten(1)], dim=1)
         parts = []
-        for rows in code.split(_rows(code, len(expand.bias)), dim=1):
+        for rows in z.split(_rows(z, expand.out_channels), dim=1):
             hidden = activate(F.linear(rows, weight, expand.bias))
             mapped = F.linear(hidden, project.weight.flatten(1), project.bias)
             parts.append(F.layer_norm(mapped, mapped.shape[-1:], eps=1e-6))
         mapped = torch.cat(parts, dim=1)
-        return mapped + fine.to(dtype).permute(0, 2, 3, 1) if self.config.code_unfold else mapped
+        return mapped if fine is None else mapped + fine.to(dtype).permute(0, 2, 3, 1)
 
-    def step(self, x: Tensor, r: Tensor, mapped: Tensor, sca: Tensor | None = None, text: Tensor | None = None) -> Tensor:
-        """`forward`, given the code's part of the input."""
+    def step(
+        self, x: Tensor, r: Tensor, mapped: Tensor, sca: Tensor | None = None, text: Tensor | None = None
+    ) -> Tensor:
+        """`forward`, given Z's part of the input."""
         config, dtype = self.config, x.dtype
-        time = torch.cat([time_embedding(t, config.time_channels) for t in (r, torch.zeros_like(r) if sca is None else sca)], 1)
+        scalars = (r, torch.zeros_like(r) if sca is None else sca)
+        time = torch.cat([time_embedding(t, config.time_channels) for t in scalars], 1)
         time = time.to(dtype)  # [B, 2 time_channels]
         if text is None:
             text = x.new_zeros(len(x), 1, config.text_channels)
         tokens = self.clip_mapper(text.to(dtype)).view(len(x), -1, config.cond_channels)  # [B, text_tokens, cond]
         tokens = F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
 
-        pixels = self.pixels_mapper(x.new_zeros(1, 3, 1, 1))  # unused input, but its biases are part of the weights
-        x = self.embedding(x).permute(0, 2, 3, 1) + mapped + pixels.permute(0, 2, 3, 1)  # [B, H, W, C] from here to the output
+        pixels = self.pixels_mapper(x.new_zeros(1, 3, 1, 1))  # an unused input, but its biases have an effect
+        x = self.embedding(x).permute(0, 2, 3, 1) + mapped + pixels.permute(0, 2, 3, 1)  # [B, H, W, C] up to the output
         skips = []
-        for downscaler, blocks in zip(self.down_downscalers, self.down_blocks):
+        for downscaler, blocks in zip(self.down_downscalers, _lists(self.down_blocks)):
             x = _channels_first(downscaler, x)
             x = self._run(blocks, x, None, time, tokens)
             skips.append(x)
-        for i, (blocks, upscaler, mappers) in enumerate(zip(self.up_blocks, self.up_upscalers, self.up_repeat_mappers)):
+        levels = zip(_lists(self.up_blocks), self.up_upscalers, _lists(self.up_repeat_mappers))
+        for i, (blocks, upscaler, mappers) in enumerate(levels):
             skip = skips.pop()
-            if i and x.shape != skip.shape:  # sides that are no multiple of 64
+            if i and x.shape != skip.shape:  # where the sides are not multiples of 64
                 x = _stretch(x.permute(0, 3, 1, 2).float(), skip.shape[1:3]).to(dtype).permute(0, 2, 3, 1)
             for mapper in (*mappers, None):
                 x = self._run(blocks, x, skip if i else None, time, tokens)
@@ -187,7 +174,7 @@ class StageB(nn.Module):
         return self.clf(x.permute(0, 3, 1, 2))
 
     def _run(self, blocks: nn.ModuleList, x: Tensor, skip: Tensor | None, time: Tensor, tokens: Tensor) -> Tensor:
-        """One pass through a level. The skip enters its first block, on every pass."""
+        """Run one level once. In every such pass the skip enters the first block."""
         for block in blocks:
             extra = {ResBlock: skip, TimestepBlock: time, AttnBlock: tokens}[type(block)]
             skip = None if isinstance(block, ResBlock) else skip
@@ -220,10 +207,13 @@ class ResBlock(nn.Module):
         rows = _rows(y, 4 * x.shape[-1])
         if rows >= y.shape[1]:
             return x + self.channelwise(y)
-        # Too large at once: twice over the rows, first for the norm, then for the result.
-        expand, activate, respond, _, project = self.channelwise
-        square = sum(respond.square_sum(activate(expand(part))) for part in y.split(rows, dim=1))
-        return x + torch.cat([project(respond.respond(activate(expand(part)), square)) for part in y.split(rows, dim=1)], dim=1)
+        # Too large at once: go over the rows twice, first for the norm, then for the result.
+        layers = cast("tuple[nn.Linear, nn.GELU, GlobalResponseNorm, nn.Dropout, nn.Linear]", tuple(self.channelwise))
+        expand, activate, grn, _, project = layers
+        parts = y.split(rows, dim=1)
+        first, *others = (grn.square_sum(activate(expand(part))) for part in parts)
+        square = sum(others, start=first)
+        return x + torch.cat([project(grn.respond(activate(expand(part)), square)) for part in parts], dim=1)
 
 
 class TimestepBlock(nn.Module):
@@ -241,18 +231,18 @@ class TimestepBlock(nn.Module):
 
 
 class AttnBlock(nn.Module):
-    """Multi-head attention of every pixel over all pixels and the text tokens, with a residual."""
+    """Multi-head attention from every pixel to all pixels and the text tokens, with a residual."""
 
     def __init__(self, width: int, cond_channels: int, heads: int, dropout: float):
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.attention = nn.Module()
-        self.attention.attn = nn.MultiheadAttention(width, heads, batch_first=True)  # holds the weights, is never run
+        self.attention.attn = nn.MultiheadAttention(width, heads, batch_first=True)  # only holds the weights
         self.kv_mapper = nn.Sequential(nn.SiLU(), nn.Linear(cond_channels, width))
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         B, H, W, C = x.shape
-        attn = self.attention.attn
+        attn = cast(nn.MultiheadAttention, self.attention.attn)
         query = F.layer_norm(x, (C,), eps=1e-6).view(B, H * W, C)
         context = torch.cat([query, self.kv_mapper(tokens)], dim=1)  # [B, HW + T, C]
         q_weight, kv_weight = attn.in_proj_weight.split([C, 2 * C])
@@ -266,7 +256,7 @@ class AttnBlock(nn.Module):
 
 
 class GlobalResponseNorm(nn.Module):
-    """x + gamma x n + beta, n = a channel's L2 norm over the image by its mean over channels (ConvNeXt V2)."""
+    """x + gamma x n + beta, where n is a channel's L2 norm over the image / its mean over channels (ConvNeXt V2)."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -277,10 +267,15 @@ class GlobalResponseNorm(nn.Module):
         return self.respond(x, self.square_sum(x))
 
     def square_sum(self, x: Tensor) -> Tensor:
-        """[B, 1, 1, C] float32. On a CPU vector_norm, which walks each channel alone, is eight times slower; x.square() twice."""
-        return (x * x).sum(dim=(1, 2), keepdim=True).float()  # summed in float32 in any case; asked for it, torch copies x first
+        """Sum of squares per channel, [B, 1, 1, C] float32.
+
+        On a CPU, vector_norm is eight times slower, since it treats each channel on its own, and x.square() two times.
+        """
+        # torch sums bf16 in float32 anyway; with dtype=torch.float32 it would first copy x.
+        return (x * x).sum(dim=(1, 2), keepdim=True).float()
 
     def respond(self, x: Tensor, square_sum: Tensor) -> Tensor:
+        """The result for (part of) an image, given the sums of squares over all of it."""
         norm = square_sum.clamp_min(1e-20).sqrt()  # the floor keeps the gradient finite
         scale = 1 + self.gamma * (norm / (norm.mean(dim=-1, keepdim=True) + 1e-6))
         return torch.addcmul(self.beta.to(x.dtype), x, scale.to(x.dtype))
@@ -294,7 +289,7 @@ class LayerNorm2d(nn.Module):
 
 
 def time_embedding(r: Tensor, channels: int) -> Tensor:
-    """[B] -> [B, channels]: sines, then cosines, of 10000 r at frequencies from 1 down to 1/10000."""
+    """[B] -> [B, channels]: first sines, then cosines of 10000 r at frequencies from 1 down to 1/10000."""
     half = channels // 2
     frequency = torch.exp(torch.arange(half, device=r.device) * (-math.log(10000) / (half - 1)))
     angle = r.float()[:, None] * 10000 * frequency
@@ -310,8 +305,13 @@ def _stretch(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _rows(x: Tensor, width: int) -> int:
-    """Rows of [B, H, W, ...] whose `width` hidden channels fit in CHUNK numbers; all of them where gradients are wanted."""
+    """How many rows of [B, H, W, ...] with `width` hidden channels fit in CHUNK; all of them if gradients are on."""
     return x.shape[1] if torch.is_grad_enabled() else max(1, CHUNK // (x.shape[0] * x.shape[2] * width))
+
+
+def _lists(modules: nn.ModuleList) -> Iterable[nn.ModuleList]:
+    """A list of lists; torch has no type for it."""
+    return cast("Iterable[nn.ModuleList]", modules)
 
 
 def _channels_first(module: nn.Module, x: Tensor) -> Tensor:

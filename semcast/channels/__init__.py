@@ -1,0 +1,1 @@
+"""Channels: base.py defines what they share, catalogue.py lists them by name."""

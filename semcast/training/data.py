@@ -1,0 +1,173 @@
+"""Training pictures: random square crops from folders and tar shards. A step's crops depend only on (seed, step)."""
+
+import io
+import os
+import tarfile
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import InputError
+from ..images import MAX_FILE_BYTES, SUFFIXES, decode
+from ..randomness import seeded
+
+CACHE_BYTES = 4 << 30  # decoded pictures kept in memory
+LAYOUTS = {  # picture folders of Cityscapes and DIV2K, which also hold other files
+    "train": ("leftImg8bit/train", "DIV2K_train_HR"),
+    "val": ("leftImg8bit/val", "DIV2K_valid_HR"),
+}
+Batch = TypeVar("Batch")
+
+
+class Photos:
+    """All pictures in folders (with subfolders and the tar files in them), tar files or single files, in a fixed order.
+
+    All pictures are equally likely, unless every source has a weight: "street/:0.7", "photos/:0.3".
+
+    >>> photos = Photos(["photos/", "shard-00.tar"])
+    >>> batch = photos.crops(size=256, count=8, generator=torch.Generator().manual_seed(0))   # [8, 3, 256, 256]
+    """
+
+    def __init__(self, sources: list[str | Path], split: str = "train"):
+        """split: "train" or "val", for the data sets in LAYOUTS."""
+        self.items: list[tuple[str, Path, int, int]] = []  # name, file, offset and length of the encoded picture
+        weighted = [_split_weight(str(source)) for source in sources]
+        if len({weight is None for _, weight in weighted}) > 1:
+            raise InputError("give every source of pictures a weight (PATH:WEIGHT), or none")
+        weights = []
+        for source, weight in weighted:
+            found = _find(source, split)
+            if not found:
+                raise InputError(f"no pictures in {source} ({', '.join(sorted(SUFFIXES))})")
+            self.items += found
+            weights += [1.0 if weight is None else weight / len(found)] * len(found)
+        self.weights = torch.tensor(weights, dtype=torch.float64)
+        self._cache: dict[int, np.ndarray] = {}
+        self._cached_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def read(self, index: int) -> np.ndarray:
+        """A picture, uint8 [H, W, 3]."""
+        if index in self._cache:
+            return self._cache[index]
+        name, path, offset, length = self.items[index]
+        if length > MAX_FILE_BYTES:
+            raise InputError(f"{name} in {path} has {length} bytes; the limit is {MAX_FILE_BYTES}")
+        with open(path, "rb") as file:
+            file.seek(offset)
+            pixels = decode(io.BytesIO(file.read(length)), f"{path}:{name}")
+        if self._cached_bytes + pixels.nbytes <= CACHE_BYTES:
+            self._cache[index] = pixels
+            self._cached_bytes += pixels.nbytes
+        return pixels
+
+    def picks(self, count: int, generator: torch.Generator) -> list[int]:
+        """Indices of the pictures in a batch; `crops` with an equal generator uses the same ones."""
+        return torch.multinomial(self.weights, count, replacement=True, generator=generator).tolist()
+
+    def crops(self, size: int, count: int, generator: torch.Generator, rows: slice = slice(None)) -> Tensor:
+        """Random pictures, each randomly scaled, cropped to a square and flipped: [count, 3, size, size] in [0, 1].
+
+        rows: make only these rows of the batch.
+        """
+        picks = self.picks(count, generator)
+        draws = torch.rand(count, 4, generator=generator)
+        crops = [self.crop(size, index, *draw) for index, draw in zip(picks[rows], draws[rows].tolist())]
+        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+
+    def crop(self, size: int, index: int, u: float, v: float, w: float, flip: float) -> np.ndarray:
+        """Cut a square out of a picture and resize it to uint8 [size, size, 3].
+
+        u, v, w and flip in [0, 1) set its side, its position and whether it is mirrored. For a uniform u the side is
+        log-uniform between 0.7 `size` and the short side of the picture.
+        """
+        pixels = self.read(index)
+        height, width = pixels.shape[:2]
+        short = min(height, width)
+        smallest = min(0.7 * size, short)
+        side = smallest * (short / smallest) ** u
+        left, top = v * (width - side), w * (height - side)
+        box = (left, top, left + side, top + side)
+        crop = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, box=box))
+        return crop[:, ::-1] if flip < 0.5 else crop
+
+
+class Prefetcher(Generic[Batch]):
+    """Makes the batches of the next steps in threads. `make(step)` must depend on `step` only."""
+
+    def __init__(self, make: Callable[[int], Batch]):
+        workers = min(max(1, (os.cpu_count() or 2) // 2), 8)
+        self.make, self.ahead = make, 2 * workers + 1
+        self.pool = ThreadPoolExecutor(workers)
+        self.pending: dict[int, Future[Batch]] = {}
+
+    def __call__(self, step: int) -> Batch:
+        for s in range(step, step + self.ahead + 1):
+            if s not in self.pending:
+                self.pending[s] = self.pool.submit(self.make, s)
+        return self.pending.pop(step).result()
+
+    def close(self) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+
+def step_generator(seed: int, step: int, purpose: int) -> torch.Generator:
+    """The generator for one purpose in one step of a run; train.py lists the purposes."""
+    return seeded("train", seed, step, purpose)
+
+
+def _split_weight(source: str) -> tuple[Path, float | None]:
+    """ "PATH:WEIGHT" -> path, weight. A path that exists as it stands has no weight."""
+    path, colon, weight = source.rpartition(":")
+    if not colon or Path(source).exists():
+        return Path(source), None
+    try:
+        value = float(weight)
+    except ValueError:
+        return Path(source), None
+    if not 0 < value < float("inf"):
+        raise InputError(f"{source}: the weight of a source must be a number above 0")
+    return Path(path), value
+
+
+def _find(source: Path, split: str) -> list[tuple[str, Path, int, int]]:
+    if source.is_dir():
+        roots = _layout(source, split) or [source]
+        if roots == [source] and any(_layout(source, other) for other in LAYOUTS):
+            raise InputError(
+                f"no pictures for {split} in {source}, which has others; name the folder of those you want"
+            )
+        found = sorted(
+            p for root in roots for p in root.rglob("*") if p.suffix.lower() in {*SUFFIXES, ".tar"} and not p.is_dir()
+        )
+        return [item for p in found for item in _members(p)]
+    if source.is_file() or source.suffix.lower() == ".tar":
+        return _members(source)
+    raise InputError(f"no pictures at {source}: it is neither a folder nor a tar file nor a picture")
+
+
+def _layout(source: Path, split: str) -> list[Path]:
+    """The picture folders of a data set in LAYOUTS, if `source` is its root or a folder directly below."""
+    source = source.resolve()  # so that "." has a parent
+    places = [parent / layout for layout in LAYOUTS[split] for parent in (source, source.parent)]
+    return [place for place in places if place.is_dir() and source in place.parents]
+
+
+def _members(path: Path) -> list[tuple[str, Path, int, int]]:
+    """The pictures in a tar file, or else the file itself."""
+    if path.suffix.lower() != ".tar":
+        return [(path.name, path, 0, path.stat().st_size)]
+    try:
+        with tarfile.open(path, "r:") as tar:
+            members = [m for m in tar if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
+    except (OSError, tarfile.TarError) as error:
+        raise InputError(f"cannot read {path}: {error} (compressed tar files: unpack them first)") from None
+    return [(m.name, path, m.offset_data, m.size) for m in members]
