@@ -2,8 +2,8 @@
 
     python benchmarks/bler.py --k 1152 --errors 30 --blocks 2000
 
-A point stops at --errors lost blocks or at --blocks. Every point is saved as soon as it is measured; a second run goes on
-where the first stopped, or extends its points. Block i of a point has seed i: its payload and its noise.
+A point stops at --errors lost blocks or at --blocks. Every point is saved as soon as it is measured; a second run goes
+on where the first stopped, or extends its points. Block i of a point has seed i: its payload and its noise.
 """
 
 import argparse
@@ -14,12 +14,14 @@ import time
 from datetime import UTC, datetime
 
 import torch
-from quality import git, one_row_a_line
+from scripts import summary
 
 from semcast.bench.cost import cpu_name
-from semcast.cascade.checkpoint import write_text
-from semcast.link import stream
-from semcast.phy.digital import BITS, CURVES, TABLE, Mcs, bound_db, deliver, plan
+from semcast.bench.records import one_row_a_line
+from semcast.bench.versions import commit
+from semcast.files import write_text
+from semcast.modulation.ldpc import BITS, CURVES, TABLE, Mcs, bound_db, deliver, plan
+from semcast.randomness import stream
 
 STEP_DB = 0.25  # grid of SNRs
 FIRST_DB = 0.2  # a bit per symbol: where to start above the best code there could be; QAM and rate cost that much
@@ -28,7 +30,7 @@ BATCH = 50
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p = argparse.ArgumentParser(description=summary(__doc__))
     p.add_argument("--k", type=int, nargs="+", default=[1152, 4608], help="complex channel uses")
     p.add_argument("--mcs", nargs="+", metavar="MCS", help="such as 'qpsk 1/2', default: the whole table")
     p.add_argument("--errors", type=int, default=30)
@@ -80,13 +82,20 @@ def measure(rows: list[dict], k: int, mcs: Mcs, snr_db: float, args) -> float:
 
 def save(rows: list[dict]) -> None:
     order = {(mcs.modulation, str(mcs.rate)): i for i, mcs in enumerate(TABLE)}
-    kept = sorted((r for r in rows if r["blocks"]), key=lambda r: (r["k"], order[r["modulation"], r["rate"]], r["snr_db"]))
+    kept = sorted(
+        (r for r in rows if r["blocks"]), key=lambda r: (r["k"], order[r["modulation"], r["rate"]], r["snr_db"])
+    )
     record = {
         "schema": 1,
         "about": "blocks sent and lost on AWGN, by benchmarks/bler.py; a block fills k complex uses and has one CRC",
-        "commit": git("rev-parse", "HEAD"),
+        "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"cpu": cpu_name(), "threads": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__},
+        "machine": {
+            "cpu": cpu_name(),
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
         "rows": kept,
     }
     write_text(CURVES, one_row_a_line(record))

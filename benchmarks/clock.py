@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from semcast.models import has_bf16
+from semcast.device import has_bf16
 
 
 def medians(calls: dict, runs: int, device: str, results: dict | None = None) -> dict[str, float]:

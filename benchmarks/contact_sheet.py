@@ -8,18 +8,18 @@ import io
 from pathlib import Path
 
 from PIL import Image
-from quality import centre_crop, named, run
+from scripts import read_pictures, script, summary
 from tqdm import tqdm
 
-from semcast.data import Photos
+from semcast.cascade.loading import load_model
 from semcast.demo import contact_sheet
-from semcast.images import to_pixels, to_tensor, write_bytes
+from semcast.files import write_bytes
+from semcast.images import to_pixels
 from semcast.link import Link
-from semcast.models import load_model
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p = argparse.ArgumentParser(description=summary(__doc__))
     p.add_argument("data", type=Path, nargs="+", help="folders, tar files or pictures")
     p.add_argument("--snr", type=float, nargs="+", default=[20, 10, 5, 1])
     p.add_argument("--crop", type=int, required=True, help="centre crop to a square of this side")
@@ -29,10 +29,10 @@ def main() -> None:
     p.add_argument("--out", type=Path, required=True, metavar="FILE.jpg")
     args = p.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    link, photos, rows = Link(load_model(args.model)), Photos(args.data, "val"), []
-    names = named(photos, args.limit)
-    for index in tqdm(range(len(names)), unit="picture"):
-        image = centre_crop(to_tensor(photos.read(index)), args.crop)
+    link, rows = Link(load_model(args.model)), []
+    names, pictures = read_pictures(args.data, args.crop, args.limit)
+    for read in tqdm(pictures, unit="picture"):
+        image = read()
         rows.append([to_pixels(image)] + [to_pixels(link(image, snr_db, seed=0).image) for snr_db in args.snr])
     columns = ["sent"] + [f"{snr_db:g} dB" for snr_db in args.snr]
     file = io.BytesIO()
@@ -42,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    script(main)

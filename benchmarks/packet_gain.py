@@ -2,29 +2,30 @@
 
     python benchmarks/packet_gain.py DATA --crop 512 --out benchmarks/results/packet_gain.json
 
-For every picture and set of transforms the coarsest quantiser whose error (of x, which has unit power) is at most ERROR_DB, and the
-bytes of its packet.
+For every picture and set of transforms the coarsest quantiser whose error (of x, which has unit power) is at most
+ERROR_DB, and the bytes of its packet.
 """
 
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
-from quality import centre_crop, named, networks, one_row_a_line, run, shown
+from scripts import command_line, read_pictures, script, summary
+from torch import Tensor
 from tqdm import tqdm
 
-from semcast import packet
-from semcast.bench.measures import commit
-from semcast.cascade.checkpoint import write_text
-from semcast.cascade.encoder import LATENT_CHANNELS
-from semcast.data import Photos
-from semcast.frame import VERSION
-from semcast.images import to_tensor
+from semcast.bench.records import one_row_a_line
+from semcast.bench.versions import commit
+from semcast.cascade.checkpoint import fingerprint
+from semcast.cascade.config import LATENT_CHANNELS, NETWORKS
+from semcast.cascade.loading import load_model
+from semcast.files import write_text
+from semcast.header import VERSION
 from semcast.link import Link
-from semcast.models import load_model
+from semcast.modulation import packet
+from semcast.modulation.digital import Digital
 
 ERROR_DB = -8.0
 TRANSFORMS = {  # name: KLT or not, how many of the channels go through the DCT
@@ -36,7 +37,7 @@ TRANSFORMS = {  # name: KLT or not, how many of the channels go through the DCT
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p = argparse.ArgumentParser(description=summary(__doc__))
     p.add_argument("data", type=Path, nargs="+", help="folders, tar files or pictures")
     p.add_argument("--crop", type=int, help="centre crop to a square of this side, default: whole pictures")
     p.add_argument("--limit", type=int, help="only the first N pictures")
@@ -44,17 +45,20 @@ def main() -> None:
     p.add_argument("--out", type=Path, required=True)
     args = p.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    link, photos, rows = Link(load_model(args.model)), Photos(args.data, "val"), []
-    for index, name in enumerate(tqdm(named(photos, args.limit), unit="picture")):
-        x, header = link.send(centre_crop(to_tensor(photos.read(index)), args.crop))
+    link, rows = Link(load_model(args.model)), []
+    digital = Digital(link.cascade)
+    names, pictures = read_pictures(args.data, args.crop, args.limit)
+    for name, read in zip(names, tqdm(pictures, unit="picture")):
+        header, x = link.send(read())
+        assert isinstance(x, Tensor)
         for transforms, (klt, packet.SMOOTH) in TRANSFORMS.items():
             packet.groups.cache_clear()
-            numbers = packet.transform(x, header.code_shape, link.basis if klt else np.eye(LATENT_CHANNELS))
+            numbers = packet.transform(x, header.latent_shape, digital.basis if klt else np.eye(LATENT_CHANNELS))
             rows.append({"image": name, "transforms": transforms, "draw": 0, "size_bytes": size_bytes(numbers)})
     record = {
         "schema": 1,
-        "command": "python benchmarks/packet_gain.py " + " ".join(shown(a) for a in sys.argv[1:]),
-        "networks": networks(link.cascade),
+        "command": command_line(),
+        "networks": {name: fingerprint(getattr(link.cascade, name))[:8] for name in NETWORKS},
         "frame_version": VERSION,  # of packets
         "commit": commit(),
         "error_db": ERROR_DB,
@@ -71,11 +75,13 @@ def size_bytes(numbers: np.ndarray) -> int:
     for index in range(256):
         q = packet.quantise(numbers, index)
         scales = packet.choose_scales(q)
+        if scales is None:
+            continue
         error = 2 * np.square(numbers - packet.dequantise(q, scales, index)).mean()
         if 10 * math.log10(error) <= ERROR_DB:
-            return len(packet.attempt(numbers, index, 1 << 16))
+            return len(packet.attempt(numbers, index, 1 << 16) or b"")
     raise AssertionError("256 steps are fine enough for any error")
 
 
 if __name__ == "__main__":
-    run(main)
+    script(main)

@@ -2,8 +2,8 @@
 
     python benchmarks/phy_speed.py --out benchmarks/results/phy_speed.json
 
-Decoder: demapping, up to 20 iterations of belief propagation and the CRC, bits of payload a second. OFDM: transmitter, pilots, TDL-C,
-noise, LS estimate and equaliser for the symbols of one 512x512 picture. Medians after a warm-up.
+Decoder: demapping, up to 20 iterations of belief propagation and the CRC, bits of payload a second. OFDM: transmitter,
+pilots, TDL-C, noise, LS estimate and equaliser for the symbols of one 512x512 picture. Medians after a warm-up.
 """
 
 import argparse
@@ -14,20 +14,21 @@ import time
 from pathlib import Path
 
 import torch
+from scripts import summary
 from torch import Generator
 
 from semcast.bench.cost import cpu_name
-from semcast.bench.measures import commit
-from semcast.cascade.checkpoint import write_text
-from semcast.channel import find_channel
-from semcast.phy import digital
+from semcast.bench.versions import commit
+from semcast.channels.catalogue import find_channel
+from semcast.files import write_text
+from semcast.modulation import ldpc as digital
 
 USES = 1152  # of a 512x512 picture
 SCHEMES = ("qpsk 1/2", "16qam 1/2", "64qam 3/4", "256qam 5/6")
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p = argparse.ArgumentParser(description=summary(__doc__))
     p.add_argument("--batch", type=int, default=64)
     p.add_argument("--runs", type=int, default=5)
     p.add_argument("--out", type=Path)
@@ -51,12 +52,19 @@ def main() -> None:
 def decoder(mcs: digital.Mcs, batch: int, runs: int) -> dict:
     """At the SNR where one block in a hundred is lost."""
     size = digital.plan(USES, mcs).payload_bytes
-    payloads = [torch.randint(256, (size,), generator=seeded(i), dtype=torch.uint8).numpy().tobytes() for i in range(batch)]
+    payloads = [
+        torch.randint(256, (size,), generator=seeded(i), dtype=torch.uint8).numpy().tobytes() for i in range(batch)
+    ]
     snr_db = digital.threshold_db(USES, mcs)
     received = find_channel("awgn")(digital.encode(payloads, USES, mcs), snr_db, [seeded(i) for i in range(batch)])
     seconds = median_time(lambda: digital.decode(received, mcs), runs)
     lost = sum(block is None for block in digital.decode(received, mcs))
-    return {"scheme": str(mcs), "snr_db": round(snr_db, 2), "lost": lost, "kbit_s": round(8 * size * batch / seconds / 1e3, 1)}
+    return {
+        "scheme": str(mcs),
+        "snr_db": round(snr_db, 2),
+        "lost": lost,
+        "kbit_s": round(8 * size * batch / seconds / 1e3, 1),
+    }
 
 
 def ofdm(batch: int, runs: int) -> dict:

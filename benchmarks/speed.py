@@ -1,6 +1,6 @@
 """Time the link, and our Stage B and Stage A beside diffusers' classes on the same weights, in one run.
 
-    python benchmarks/speed.py --out benchmarks/results/speed.json     what this machine has: `small`, or on a GPU also the official size
+    python benchmarks/speed.py --out benchmarks/results/speed.json     `small`; on a GPU the official size too
     python benchmarks/speed.py --official --tiny                       the GPU part, rehearsed on a CPU with tiny widths
 
 Times are medians after a warm-up, alternating ours and theirs. Peak memory is that of a fresh process that loads the
@@ -14,24 +14,29 @@ import resource
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from clock import matmul_tflops, medians
-from quality import git
+from diffusers_peers import TINY_B, diffusers_stage_a, diffusers_stage_b, stage_b_keys_to_diffusers
+from scripts import summary
 from torch.utils.flop_counter import FlopCounterMode
 
 from semcast.bench.cost import cpu_name
-from semcast.cascade.checkpoint import write_text
-from semcast.cascade.model import Cascade, ModelConfig
-from semcast.cascade.stage_b import STAGE_B_LITE, StageB
+from semcast.bench.versions import commit
+from semcast.cascade.config import STAGE_B_LITE, ModelConfig
+from semcast.cascade.loading import Compiled, compile_networks, load_model
+from semcast.cascade.model import Cascade
+from semcast.cascade.stage_a import StageA
+from semcast.cascade.stage_b import StageB
 from semcast.demo import PHOTO
+from semcast.device import has_bf16
+from semcast.files import write_text
 from semcast.images import read_image, round_8bit
 from semcast.link import Link
-from semcast.models import compile_networks, has_bf16, load_model
-from semcast.receiver import condition
+from semcast.modulation.analog import demodulate
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 SIDES = (512, 1024)
 BATCHES = (1, 8)  # of the official size
 STEPS = 10
@@ -39,13 +44,22 @@ TINY_SIDE = 64
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p = argparse.ArgumentParser(description=summary(__doc__))
     p.add_argument("--runs", type=int, default=5)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--official", action="store_true", help="time the official size too; default on a GPU")
-    p.add_argument("--tiny", action="store_true", help="with tiny widths and sides in place of the official ones: a rehearsal, no result")
+    p.add_argument(
+        "--tiny",
+        action="store_true",
+        help="with tiny widths and sides in place of the official ones: a rehearsal, no result",
+    )
     p.add_argument("--out", type=Path)
-    p.add_argument("--memory", type=int, metavar="SIDE", help="print the peak MiB of this process for one picture of that side, and end")
+    p.add_argument(
+        "--memory",
+        type=int,
+        metavar="SIDE",
+        help="print the peak MiB of this process for one picture of that side, and end",
+    )
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     if args.memory:
@@ -53,10 +67,14 @@ def main() -> None:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     gpu = torch.cuda.is_available()
-    link = [time_link(side, args.runs) | {"peak_mib": peak_memory(side, args.threads)} for side in ((TINY_SIDE,) if args.tiny else SIDES)]
+    link = [
+        time_link(side, args.runs) | {"peak_mib": peak_memory(side, args.threads)}
+        for side in ((TINY_SIDE,) if args.tiny else SIDES)
+    ]
+    side = TINY_SIDE if args.tiny else SIDES[0]
     networks = [
-        compare("Stage B, 512x512, ten steps", *stage_b_pair(), args.runs),
-        compare("Stage A decode, 512x512", *stage_a_pair(), args.runs),
+        compare(f"Stage B, {side}x{side}, ten steps", *stage_b_pair(side), args.runs),
+        compare(f"Stage A decode, {side}x{side}", *stage_a_pair(side), args.runs),
     ]
     official = time_official(args.runs, "cuda" if gpu else "cpu", args.tiny) if gpu or args.official else []
     peak = matmul_tflops("cpu")
@@ -71,7 +89,7 @@ def main() -> None:
         "rehearsal": args.tiny,
         "cpu_matmul_tflops": peak,
         "gpu_matmul_tflops": matmul_tflops("cuda") if gpu else None,
-        "commit": git("rev-parse", "HEAD"),
+        "commit": commit(),
         "machine": {
             "cpu": cpu_name(),
             "gpu": torch.cuda.get_device_name() if gpu else None,
@@ -90,25 +108,26 @@ def main() -> None:
 
 
 def time_link(side: int, runs: int) -> dict:
-    """`small` on the CPU, model loaded: encode one random picture, decode it in 10 and in 2 steps, and the parts of that.
+    """`small` on the CPU, model loaded: encode a random picture, decode it in 10 and in 2 steps, and the parts of that.
 
     tflop, tflops and share_of_peak are of decoding in 10 steps; convolutions and matrix products are counted.
     """
     link = Link(load_model("small"))
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    x, header = link.send(image)
-    received = link.transmit(x, 10.0)
+    header, x = link.send(image)
+    assert isinstance(x, torch.Tensor)
+    received = link.propagate(x, 10.0)
     cascade, g = link.cascade, torch.Generator().manual_seed(0)
     latent = torch.randn(1, cascade.config.stage_a.latent_channels, side // 4, side // 4, generator=g)
     with torch.inference_mode():
-        code, noise = condition(received, header.gain, header.code_shape, cascade.config.noise_aware)
-        prepared = cascade.prepare(code, noise, latent.shape[-2:])
+        z, noise = demodulate(received, header.gain, header.latent_shape, cascade.config.noise_aware)
+        prepared = cascade.prepare(z, noise, latent.shape[-2:])
     calls = {
         "encode_ms": lambda: link.send(image),
         "decode_ms_10": lambda: link.receive(received, header, 10),
         "decode_ms_2": lambda: link.receive(received, header, 2),
         "step_ms": torch.inference_mode()(lambda: cascade.denoise(latent, torch.ones(1), prepared)),
-        "stage_a_ms": torch.inference_mode()(lambda: cascade.stage_a.decode(latent.to(cascade.stage_a.out_block[0].weight.dtype))),
+        "stage_a_ms": torch.inference_mode()(lambda: cascade.stage_a.decode(latent.to(cascade.stage_a.dtype))),
     }
     row = {"side": side} | medians(calls, runs, "cpu")
     with FlopCounterMode(display=False) as counter:
@@ -120,8 +139,7 @@ def time_link(side: int, runs: int) -> dict:
 
 def pass_one_picture(side: int) -> None:
     link = Link(load_model("small"))
-    x, header = link.send(torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)))
-    link.receive(link.transmit(x, 10.0), header, 10)
+    link(torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)), 10.0, steps=10)
 
 
 def peak_memory(side: int, threads: int) -> float:
@@ -144,9 +162,7 @@ def compare(name: str, ours, theirs, inputs: tuple, runs: int) -> dict:
 
 @torch.inference_mode()
 def time_official(runs: int, device: str, tiny: bool) -> list[dict]:
-    """Lite Stage B and Stage A with random weights in bf16, without guidance: ours plain and compiled, diffusers' plain."""
-    from test_parity import TINY_B, diffusers_stage_a, diffusers_stage_b, stage_b_keys_to_diffusers
-
+    """Lite Stage B and Stage A, random weights in bf16, without guidance: ours plain and compiled, diffusers' plain."""
     config = ModelConfig(name="random", licence="none", stage_b=TINY_B if tiny else STAGE_B_LITE)
     if tiny:
         config = replace(config, stage_a=replace(config.stage_a, hidden=(8, 16), bottleneck_blocks=1, codebook_size=8))
@@ -154,41 +170,41 @@ def time_official(runs: int, device: str, tiny: bool) -> list[dict]:
     their_b = diffusers_stage_b(config.stage_b).eval()
     their_b.load_state_dict(stage_b_keys_to_diffusers(cascade.stage_b.state_dict()))
     their_a = diffusers_stage_a(cascade.stage_a)
-    for network in (cascade.stage_b, cascade.stage_a, their_b, their_a):
-        network.to(device, torch.bfloat16)
     fast = Cascade(config).eval()
     fast.load_state_dict(cascade.state_dict())
-    fast.stage_b.to(device, torch.bfloat16), fast.stage_a.to(device, torch.bfloat16)
+    for network in (cascade.stage_b, cascade.stage_a, fast.stage_b, fast.stage_a, their_b, their_a):
+        network.to(device, torch.bfloat16)
     compile_networks(fast)
     peak = matmul_tflops(device)
     rows = []
     for side in (TINY_SIDE,) if tiny else SIDES:
         for batch in BATCHES[:1] if tiny else BATCHES:
             g = torch.Generator().manual_seed(0)
-            code = torch.randn(batch, 16, side * 3 // 128, side * 3 // 128, generator=g).to(device)
+            z = torch.randn(batch, 16, side * 3 // 128, side * 3 // 128, generator=g).to(device)
             x = torch.randn(batch, 4, side // 4, side // 4, generator=g).to(device)
-            t, noise = torch.full((batch,), 0.5, device=device), torch.zeros_like(code)
+            t, noise = torch.full((batch,), 0.5, device=device), torch.zeros_like(z)
             text = torch.zeros(batch, 1, config.stage_b.text_channels, device=device, dtype=torch.bfloat16)
-            scale, half = config.stage_a.scale_factor, x.bfloat16()
 
-            def sample(model):
-                condition = model.prepare(code, noise, x.shape[-2:])  # noqa: B023
+            def sample(model, z=z, x=x, t=t, noise=noise):
+                condition, x0 = model.prepare(z, noise, x.shape[-2:]), x
                 for _ in range(STEPS):
-                    x0, _ = model.denoise(x, t, condition)  # noqa: B023
+                    x0, _ = model.denoise(x, t, condition)
                 return model.stage_a.decode(x0.bfloat16())
 
-            def their_sample():
+            def their_sample(z=z, x=x, t=t, text=text):
+                z, x, t = z.bfloat16(), x.bfloat16(), t.bfloat16()
+                out = x
                 for _ in range(STEPS):
-                    out = their_b(sample=half, timestep_ratio=t.bfloat16(), clip_text_pooled=text, effnet=code.bfloat16()).sample  # noqa: B023
-                return their_a.decode(out * scale).sample  # noqa: B023
+                    out = their_b(sample=x, timestep_ratio=t, clip_text_pooled=text, effnet=z).sample
+                return their_a.decode(out * config.stage_a.scale_factor).sample
 
-            condition = cascade.prepare(code, noise, x.shape[-2:])
+            condition = cascade.prepare(z, noise, x.shape[-2:])
             calls = {
                 "ours_ms": lambda: sample(cascade),
                 "ours_compiled_ms": lambda: sample(fast),
                 "diffusers_ms": their_sample,
-                "step_ms": lambda: cascade.denoise(x, t, condition),  # noqa: B023
-                "stage_a_ms": lambda: cascade.stage_a.decode(half),  # noqa: B023
+                "step_ms": partial(cascade.denoise, x, t, condition),
+                "stage_a_ms": partial(cascade.stage_a.decode, x.bfloat16()),
             }
             if device == "cuda":
                 torch.cuda.reset_peak_memory_stats()
@@ -196,7 +212,7 @@ def time_official(runs: int, device: str, tiny: bool) -> list[dict]:
             with FlopCounterMode(display=False) as counter:
                 sample(cascade)
             row["tflop"] = counter.get_total_flops() / 1e12
-            if fast.stage_b.step.failed or fast.stage_a.decode.failed:
+            if any(isinstance(f, Compiled) and f.failed for f in (fast.stage_b.step, fast.stage_a.decode)):
                 row["ours_compiled_ms"] = None
             best = min(row["ours_ms"], row["ours_compiled_ms"] or row["ours_ms"])
             row["tflops"] = row["tflop"] / best * 1e3
@@ -210,15 +226,15 @@ def time_official(runs: int, device: str, tiny: bool) -> list[dict]:
 def bf16_gap() -> dict:
     """The bundled photo received in bf16 and in float32: difference of 8-bit pixels."""
     image = read_image(PHOTO)
-    exact, half = (round_8bit(Link(load_model("small", dtype=dtype))(image, 10.0, 0).image) for dtype in ("float32", "bfloat16"))
+    exact, half = (
+        round_8bit(Link(load_model("small", dtype=dtype))(image, 10.0, 0).image) for dtype in ("float32", "bfloat16")
+    )
     gap = ((exact - half) * 255).abs()
     return {"mean_255": gap.mean().item(), "share_within_4_255": (gap <= 4.5).float().mean().item()}
 
 
-def stage_b_pair():
-    """The default model's Stage B, ours and diffusers', with the shipped weights, but for what diffusers' does not have."""
-    from test_parity import diffusers_stage_b, stage_b_keys_to_diffusers
-
+def stage_b_pair(side: int):
+    """The default model's Stage B, ours and diffusers', with the shipped weights that diffusers' has too."""
     trained = load_model("small", dtype="float32").stage_b
     config = replace(trained.config, noise_map=False, code_unfold=0)
     state = {k: v for k, v in trained.state_dict().items() if not k.startswith(("noise_mapper.", "code_unfold."))}
@@ -228,28 +244,38 @@ def stage_b_pair():
     theirs = diffusers_stage_b(config).eval()
     theirs.load_state_dict(stage_b_keys_to_diffusers(state))
     g = torch.Generator().manual_seed(0)
-    inputs = (torch.randn(1, 4, 128, 128, generator=g), torch.rand(1, generator=g), torch.randn(1, 16, 12, 12, generator=g))
+    inputs = (
+        torch.randn(1, 4, side // 4, side // 4, generator=g),
+        torch.rand(1, generator=g),
+        torch.randn(1, 16, side * 3 // 128, side * 3 // 128, generator=g),
+    )
     text = torch.zeros(1, 1, config.text_channels)
 
-    def our_steps(dtype, x, r, code):
-        mapped = ours[dtype].map_code(code, None, (64, 64))  # once a picture, as the receiver does
+    def our_steps(dtype, x, r, z):
+        mapped = ours[dtype].map_z(z, None, (side // 8, side // 8))  # once a picture, as the receiver does
         return [ours[dtype].step(x, r, mapped) for _ in range(STEPS)][-1]
 
-    def their_steps(x, r, code):
-        return [theirs(sample=x, timestep_ratio=r, clip_text_pooled=text, effnet=code).sample for _ in range(STEPS)][-1]
+    def their_steps(x, r, z):
+        return [theirs(sample=x, timestep_ratio=r, clip_text_pooled=text, effnet=z).sample for _ in range(STEPS)][-1]
 
     return our_steps, their_steps, inputs
 
 
-def stage_a_pair():
-    """The default model's Stage A decoder, ours and diffusers' blocks with the same weights."""
-    from test_parity import diffusers_stage_a
-
-    ours = {dtype: load_model("small", dtype="float32").stage_a.to(dtype) for dtype in (torch.float32, torch.bfloat16)}
+def stage_a_pair(side: int):
+    """The default model's Stage A decoder and diffusers', with the same weights. Neither replicates edges."""
+    trained = load_model("small", dtype="float32").stage_a
+    config = replace(trained.config, replicate_edges=False)
+    ours = {dtype: StageA(config).to(dtype).eval() for dtype in (torch.float32, torch.bfloat16)}
+    for network in ours.values():
+        network.load_state_dict(trained.state_dict())
     theirs = diffusers_stage_a(ours[torch.float32])
-    scale = ours[torch.float32].config.scale_factor
-    latent = ours[torch.float32].encode(torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(0)))
-    return (lambda dtype, latent: ours[dtype].decode(latent)), (lambda latent: theirs.decode(latent * scale).sample), (latent,)
+    scale = config.scale_factor
+    latent = ours[torch.float32].encode(torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)))
+    return (
+        (lambda dtype, latent: ours[dtype].decode(latent)),
+        (lambda latent: theirs.decode(latent * scale).sample),
+        (latent,),
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Trains a network of the bench's rival DeepJSCC (`semcast/bench/deepjscc.py`) on a CPU.
 
-    python benchmarks/train_deepjscc.py 1/683 photos/ more.tar --minutes 10 --out semcast/bench/weights/deepjscc-683.safetensors
+    python benchmarks/train_deepjscc.py 1/683 photos/ more.tar --minutes 10 --out deepjscc-683.safetensors
 
-MSE, Adam, AWGN of 1 to 20 dB Es/N0 drawn for each picture. The learning rate falls from LR to 0 as half a cosine, over the
-time (--minutes) or over the steps (--steps: one seed gives the same weights on one machine). The last line of stdout is one
-JSON object.
+The bench takes the weights from semcast/bench/weights. MSE, Adam, AWGN of 1 to 20 dB Es/N0 drawn for each picture. The
+learning rate falls from LR to 0 as half a cosine, over the time (--minutes) or over the steps (--steps: one seed gives
+the same weights on one machine). The last line of stdout is one JSON object.
 """
 
 import argparse
@@ -15,14 +15,14 @@ import time
 from pathlib import Path
 
 import torch
+from scripts import summary
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from semcast.bench.deepjscc import RATIOS, DeepJSCC, initialise, save_network
-from semcast.data import Photos, Prefetcher, step_generator
+from semcast.device import has_bf16, keep_freed_memory
 from semcast.errors import InputError
-from semcast.memory import keep_freed_memory
-from semcast.models import has_bf16
+from semcast.training.data import Photos, Prefetcher, step_generator
 
 SNR_DB = (1.0, 20.0)
 SIZES = {"1/12": (128, 16), "1/96": (256, 8), "1/683": (256, 8)}  # side of a crop, crops in a batch
@@ -30,7 +30,7 @@ LR = {"1/12": 1e-3, "1/96": 2e-3, "1/683": 2e-3}  # at the start; 1e-3 is the pa
 
 
 def main(argv: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p = argparse.ArgumentParser(description=summary(__doc__))
     p.add_argument("ratio", choices=RATIOS)
     p.add_argument("data", nargs="+", type=Path, help="folders, tar files or pictures")
     p.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
@@ -57,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def train(ratio: str, make, seed: int, steps: int | None = None, minutes: float | None = None) -> tuple[DeepJSCC, list[float]]:
+def train(
+    ratio: str, make, seed: int, steps: int | None = None, minutes: float | None = None
+) -> tuple[DeepJSCC, list[float]]:
     """The network and the MSE of every step.
 
     Args:
@@ -67,14 +69,17 @@ def train(ratio: str, make, seed: int, steps: int | None = None, minutes: float 
     network = initialise(DeepJSCC(ratio), step_generator(seed, 0, 2)).train().to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(network.parameters(), LR[ratio])
     batches, losses, start, done = Prefetcher(make), [], time.monotonic(), 0.0
-    total, unit = (steps, "step") if steps else (round(60 * minutes), "s")
+    seconds = 60 * (minutes or 0)
+    total, unit = (steps, "step") if steps else (round(seconds), "s")
     try:
         with tqdm(total=total, desc=f"deepjscc {ratio}", unit=unit, disable=None) as bar:
             while done < 1:
                 for group in optimiser.param_groups:
                     group["lr"] = LR[ratio] * 0.5 * (1 + math.cos(math.pi * done))
-                losses.append(train_step(network, optimiser, batches(len(losses)), step_generator(seed, len(losses), 1)))
-                done = min(1.0, len(losses) / steps if steps else (time.monotonic() - start) / (60 * minutes))
+                losses.append(
+                    train_step(network, optimiser, batches(len(losses)), step_generator(seed, len(losses), 1))
+                )
+                done = min(1.0, len(losses) / steps if steps else (time.monotonic() - start) / seconds)
                 bar.update(round(done * total) - bar.n)
                 bar.set_postfix(step=len(losses), mse=f"{losses[-1]:.5f}", refresh=False)
     finally:
@@ -82,7 +87,9 @@ def train(ratio: str, make, seed: int, steps: int | None = None, minutes: float 
     return network, losses
 
 
-def train_step(network: DeepJSCC, optimiser: torch.optim.Optimizer, images: torch.Tensor, generator: torch.Generator) -> float:
+def train_step(
+    network: DeepJSCC, optimiser: torch.optim.Optimizer, images: torch.Tensor, generator: torch.Generator
+) -> float:
     low, high = SNR_DB
     snr_db = low + (high - low) * torch.rand(len(images), generator=generator)  # [B]
     with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16("cpu")):

@@ -1,10 +1,11 @@
-"""How well a training run uses its machine: time of a step, share of it spent waiting for pictures, share of the matrix-product rate.
+"""How well a training run uses its machine: time of a step, and its share of waiting and of the matrix-product rate.
 
     python benchmarks/train_rate.py RUN_FOLDER --lpips DIR [--device cuda]
 
-RUN_FOLDER is that of `semcast train --out`, on this machine; the first tenth of its steps is left out. The operations of a step
-(convolutions and matrix products, forward and backward) are counted over the run's first COUNTED steps on random pictures: the few-step
-phase walks a random number of steps and every window has a random size. The last line of stdout is one JSON object.
+RUN_FOLDER is that of `semcast train --out`, on this machine; the first tenth of its steps is left out. The operations
+of a step (convolutions and matrix products, forward and backward) are counted over the run's first COUNTED steps on
+random pictures: the few-step phase walks a random number of steps and every window has a random size. The last line of
+stdout is one JSON object.
 """
 
 import argparse
@@ -15,20 +16,21 @@ from pathlib import Path
 
 import torch
 from clock import matmul_tflops
+from scripts import summary
 from torch.utils.flop_counter import FlopCounterMode
 
 from semcast.cascade.checkpoint import load_cascade
-from semcast.data import step_generator
 from semcast.errors import InputError
-from semcast.lpips import load_lpips
-from semcast.presets import TrainConfig
-from semcast.train import backward, make_state
+from semcast.metrics.lpips import load_lpips
+from semcast.training.config import PHASES, TrainConfig
+from semcast.training.data import step_generator
+from semcast.training.train import backward, make_state
 
 COUNTED = 16
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p = argparse.ArgumentParser(description=summary(__doc__))
     p.add_argument("folder", type=Path, metavar="RUN_FOLDER")
     p.add_argument("--lpips", type=Path)
     p.add_argument("--device", default="cpu")
@@ -39,8 +41,8 @@ def main() -> None:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{args.folder} holds no training run: {error}") from None
     record = {"phase": config.phase, "batch": config.batch, "crop": config.crop, **times(rows)}
-    if config.phase == "code":
-        raise InputError("the phase code is over in minutes; measure another")
+    if PHASES[config.phase].fits_linear:
+        raise InputError(f"the phase {config.phase} is over in minutes; measure another")
     record["tflop"] = count(args.folder / "model", config, args.lpips, args.device) / 1e12
     record["tflops"] = record["tflop"] / record["step_s"]
     record["matmul_tflops"] = matmul_tflops(args.device)
@@ -63,7 +65,7 @@ def count(model: Path, config: TrainConfig, lpips: Path | None, device: str) -> 
     """Floating-point operations of a step, on average."""
     state = make_state(load_cascade(model), config, device)
     images = torch.rand(config.batch, 3, config.crop, config.crop, generator=step_generator(0, 0, 0))
-    network = None if config.phase == "denoise" else load_lpips("vgg", lpips).to(device)
+    network = load_lpips("vgg", lpips).to(device) if PHASES[config.phase].needs_lpips else None
     with FlopCounterMode(display=False) as counter:
         for step in range(min(COUNTED, config.steps)):
             backward(state, step, [slice(0, config.batch)], [images], network, device, None)

@@ -1,9 +1,10 @@
-"""Trains the bench's segmenter (`semcast/bench/segmenter.py`) on labelled street scenes; some minutes on two CPU cores.
+"""Trains the segmenter (`semcast/metrics/segmenter.py`) on labelled street scenes; some minutes on two CPU cores.
 
-    python benchmarks/train_segmenter.py streets.tar --labels labels.tar --test streets-test.tar --out segmenter.safetensors
+    python benchmarks/train_segmenter.py streets.tar --labels labels.tar --test test.tar --out segmenter.safetensors
 
-Cross-entropy by class weights 1 / sqrt(share), AdamW, half a cosine; random scales, crops, flips and brightness. Pictures without a
-label are left out, and so is what is in --test. The last line of stdout is one JSON object with the mIoU on --test.
+Cross-entropy by class weights 1 / sqrt(share), AdamW, half a cosine; random scales, crops, flips and brightness.
+Pictures without a label are left out, and so is what is in --test. The last line of stdout is one JSON object with the
+mIoU on --test.
 """
 
 import argparse
@@ -15,20 +16,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from scripts import summary
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from semcast.bench.segmenter import CLASSES, VOID, Labels, Segmenter, mean_iou, overlaps, save_segmenter, segment
-from semcast.data import Photos, Prefetcher, step_generator
+from semcast.device import has_bf16
 from semcast.errors import InputError
-from semcast.models import has_bf16
+from semcast.metrics.segmenter import CLASSES, VOID, Labels, Segmenter, mean_iou, overlaps, save_segmenter, segment
+from semcast.training.data import Photos, Prefetcher, step_generator
 
 BATCH, CROP = 8, (256, 320)  # rows, columns
 LR = {"trunk": 4e-4, "pyramid": 2e-3}
 
 
 def main(argv: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p = argparse.ArgumentParser(description=summary(__doc__))
     p.add_argument("data", nargs="+", type=Path, help="folders, tar files or pictures")
     p.add_argument("--labels", type=Path, required=True, help="folder or tar file of PNG")
     p.add_argument("--test", nargs="+", type=Path, default=[], help="pictures to measure on")
@@ -47,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         network = train(pairs, args.steps, args.seed)
         args.out.parent.mkdir(parents=True, exist_ok=True)
         save_segmenter(network, args.out)
-        counts = [overlaps(segment(network, x), y) for x, y in (labelled(test, labels, i) for i in range(len(test or ())))]
+        tested = (labelled(test, labels, i) for i in range(len(test))) if test else ()
+        counts = [overlaps(segment(network, x), y) for x, y in tested]
     except (InputError, OSError) as error:
         print(f"train_segmenter: {error}", file=sys.stderr)
         return 2
@@ -59,7 +62,10 @@ def figures(counts: np.ndarray) -> dict:
     if not len(counts):
         return {}
     both, either = counts.sum(axis=0).T
-    return {"miou": round(mean_iou(counts), 4), "iou": {name: round(b / max(1, e), 3) for name, b, e in zip(CLASSES, both, either)}}
+    return {
+        "miou": round(mean_iou(counts), 4),
+        "iou": {name: round(b / max(1, e), 3) for name, b, e in zip(CLASSES, both, either)},
+    }
 
 
 def labelled(photos: Photos, labels: Labels, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +76,9 @@ def labelled(photos: Photos, labels: Labels, index: int) -> tuple[np.ndarray, np
 def train(pairs: list[tuple[np.ndarray, np.ndarray]], steps: int, seed: int) -> Segmenter:
     """Pictures uint8 [H, W, 3] and their labels [H, W] -> the network, in evaluation mode."""
     torch.manual_seed(seed)
-    network = Segmenter().requires_grad_(True).eval().to(memory_format=torch.channels_last)  # eval: batch statistics stay ImageNet's
+    network = (
+        Segmenter().requires_grad_(True).eval().to(memory_format=torch.channels_last)
+    )  # eval: batch statistics stay ImageNet's
     trunk = [p for name, p in network.named_parameters() if name.startswith(("stem", "blocks"))]
     pyramid = [p for name, p in network.named_parameters() if not name.startswith(("stem", "blocks"))]
     groups = [{"params": trunk, "peak": LR["trunk"]}, {"params": pyramid, "peak": LR["pyramid"]}]
@@ -99,15 +107,15 @@ def train(pairs: list[tuple[np.ndarray, np.ndarray]], steps: int, seed: int) -> 
 
 def make_batch(pairs: list, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Random pictures at random scales (a window of 0.5 to 1 of the picture's sides): [B, 3, *CROP], [B, *CROP]."""
-    images, truths = [], []
+    images, truths, (rows, columns) = [], [], CROP
     for index, u, v, w, flip, light in torch.rand(BATCH, 6, generator=generator).tolist():
         pixels, label = pairs[int(index * len(pairs))]
         height, width = label.shape
         share = 0.5 + 0.5 * u
-        tall, wide = share * height, min(share * height * CROP[1] / CROP[0], width)
+        tall, wide = share * height, min(share * height * columns / rows, width)
         left, top = v * (width - wide), w * (height - tall)
         box = (left, top, left + wide, top + tall)
-        cut = lambda x, how: np.asarray(Image.fromarray(x).resize(CROP[::-1], how, box=box))  # noqa: B023
+        cut = lambda x, how: np.asarray(Image.fromarray(x).resize((columns, rows), how, box=box))  # noqa: B023
         x, y = cut(pixels, Image.Resampling.BILINEAR), cut(label, Image.Resampling.NEAREST)
         if flip < 0.5:
             x, y = x[:, ::-1], y[:, ::-1]

@@ -3,8 +3,8 @@
     python benchmarks/train_speed.py                       `small` on a CPU, the official lite size on a GPU
     python benchmarks/train_speed.py --size tiny --crop 64 a rehearsal
 
-Random weights and pictures: neither changes the time. Peak memory is what torch allocated (GPU), or that of a fresh process
-for each (CPU). The last line of stdout is one JSON object.
+Random weights and pictures: neither changes the time. Peak memory is what torch allocated (GPU), or that of a fresh
+process for each (CPU). The last line of stdout is one JSON object.
 """
 
 import argparse
@@ -18,22 +18,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from scripts import summary
 
-from semcast.cascade.checkpoint import write_text
-from semcast.cascade.model import Cascade, ModelConfig, small_config
-from semcast.cascade.stage_b import STAGE_B_BIG, STAGE_B_LITE
-from semcast.data import step_generator
-from semcast.losses import BUCKETS, PHASES, Step, bf16
-from semcast.presets import PRESETS
-from semcast.train import make_optimiser
+from semcast.cascade.config import STAGE_B_BIG, STAGE_B_LITE, ModelConfig, small_config
+from semcast.cascade.model import Cascade
+from semcast.files import write_text
+from semcast.training.config import PRESETS
+from semcast.training.data import step_generator
+from semcast.training.losses import BUCKETS, LOSSES, Step, bf16
+from semcast.training.train import make_optimiser
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+TINY = replace(
+    small_config(),
+    stage_b=replace(
+        small_config().stage_b, hidden=(16, 16, 24, 32), heads=(0, 0, 0, 2), down_blocks=(1,) * 4, up_blocks=(1,) * 4
+    ),
+)
 STEPS = PRESETS["scsic-1024"].steps
 
 
 def main() -> None:
     gpu = torch.cuda.is_available()
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p = argparse.ArgumentParser(description=summary(__doc__))
     p.add_argument("--size", choices=("tiny", "small", "lite", "big"), default="lite" if gpu else "small")
     p.add_argument("--crop", type=int, default=1024 if gpu else 256)
     p.add_argument("--batch", type=int, default=4)
@@ -49,7 +55,14 @@ def main() -> None:
     rows = [measure(args, recompute, device) if gpu else in_fresh_process(recompute) for recompute in (False, True)]
     for row in rows:
         print(row, file=sys.stderr)
-    record = {"size": args.size, "crop": args.crop, "batch": args.batch, "optimiser": args.optimiser, "steps": STEPS, "rows": rows}
+    record = {
+        "size": args.size,
+        "crop": args.crop,
+        "batch": args.batch,
+        "optimiser": args.optimiser,
+        "steps": STEPS,
+        "rows": rows,
+    }
     record["machine"] = {"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__}
     if args.out:
         write_text(args.out, json.dumps(record, indent=1) + "\n")
@@ -65,21 +78,21 @@ def network(size: str) -> Cascade:
     if size == "small":
         return Cascade(small_config())
     if size == "tiny":
-        from conftest import tiny_cascade
-
-        return tiny_cascade()
+        return Cascade(TINY)
     return Cascade(ModelConfig(name="random", licence="none", stage_b=STAGE_B_LITE if size == "lite" else STAGE_B_BIG))
 
 
 def measure(args, recompute: bool, device: torch.device) -> dict:
     """Median step of the loop's own loss and optimiser; data loading is not in it."""
-    config = replace(PRESETS["scsic-1024"], batch=args.batch, crop=args.crop, window=0, recompute=recompute, optimiser=args.optimiser)
+    config = replace(
+        PRESETS["scsic-1024"], batch=args.batch, crop=args.crop, window=0, recompute=recompute, optimiser=args.optimiser
+    )
     cascade = network(args.size).to(device).eval().requires_grad_(False)
     cascade.stage_b.requires_grad_(True).train()
     cascade.stage_b.recompute = recompute
-    parameters = dict(cascade.stage_b.named_parameters())
+    parameters: dict[str, torch.Tensor] = dict(cascade.stage_b.named_parameters())
     optimiser = make_optimiser(parameters, config)
-    loss_function, _ = PHASES[config.phase]
+    loss_function = LOSSES[config.phase]
     images = torch.rand(args.batch, 3, args.crop, args.crop, generator=step_generator(0, 0, 0)).to(device)
     times = []
     if device.type == "cuda":
@@ -97,8 +110,17 @@ def measure(args, recompute: bool, device: torch.device) -> dict:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     seconds = statistics.median(times[2:])
-    peak_kib = torch.cuda.max_memory_allocated() / 2**10 if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"recompute": recompute, "step_ms": seconds * 1e3, "projected_minutes": seconds * STEPS / 60, "peak_gib": peak_kib / 2**20}
+    peak_kib = (
+        torch.cuda.max_memory_allocated() / 2**10
+        if device.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    )
+    return {
+        "recompute": recompute,
+        "step_ms": seconds * 1e3,
+        "projected_minutes": seconds * STEPS / 60,
+        "peak_gib": peak_kib / 2**20,
+    }
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The paper's ablation with a few-step phase in both arms: one encoder taught the linear code without noise and then frozen; Stage B
-# trained on it with noise and without, equally long. The arm without noise is not told the noise, as in the paper; the other is. An hour on
-# two CPU cores. Run in the repository; goes on when started again.
+# The paper's ablation with a few-step phase in both arms: one encoder taught the linear Z without noise and then frozen; Stage B trained
+# on it with noise and without, equally long. The arm without noise is not told the noise, as in the paper; the other is. An hour on two
+# CPU cores. Run in the repository; goes on when started again.
 set -euo pipefail
-USAGE="usage: [OUT=scratch/ablation_fewstep] runs/ablation_fewstep.sh DATA LPIPS PICTURES"
-DATA=${1:?$USAGE} LPIPS=${2:?$USAGE} PICTURES=${3:?$USAGE}
+USAGE="usage: [OUT=scratch/ablation_fewstep] runs/ablation_fewstep.sh DATA LPIPS KODAK"
+DATA=${1:?$USAGE} LPIPS=${2:?$USAGE} KODAK=${3:?$USAGE}
 OUT=${OUT:-scratch/ablation_fewstep}
 train() { # preset, model to start from, run folder, settings
   local preset=$1 init=$2 out=$3 settings=() resume=()
@@ -17,7 +17,7 @@ train() { # preset, model to start from, run folder, settings
 clean=(channel_noise=false fading=0 erasures=0)
 decode=(steps=700 lr=0.001 lr_end=0.4 warmup=30 ema=0.99 crop=128 seed=11)
 fewstep=(steps=350 lr=0.0006 warmup=30 ema=0.985 crop=128 pixel_weight=2 latent_weight=0.2 adversarial_weight=0 seed=12)
-train code small "$OUT/encoder"
+train encoder small "$OUT/encoder"
 train decode "$OUT/encoder/model" "$OUT/clean_d" "${decode[@]}" "${clean[@]}"
 train decode "$OUT/encoder/model" "$OUT/noisy_d" "${decode[@]}"
 train fewstep "$OUT/clean_d/model" "$OUT/clean_f" "${fewstep[@]}" "${clean[@]}"
@@ -29,5 +29,5 @@ if [ ! -d "$OUT/blind" ]; then # the same weights, a receiver that is not told t
   grep -q '"noise_aware": false' "$OUT/blind.part/config.json"
   mv "$OUT/blind.part" "$OUT/blind"
 fi
-python benchmarks/quality.py "$PICTURES" --crop 512 --draws 1 --snr 1 5 10 20 100 --vgg-snr 999 --no-rival --model "$OUT/noisy_f/model" \
-  --ablation "$OUT/blind" --lpips "$LPIPS" --out benchmarks/results/ablation_fewstep.json
+python benchmarks/measure.py ablation_fewstep --kodak "$KODAK" --lpips "$LPIPS" --model noisy="$OUT/noisy_f/model" \
+  --model clean="$OUT/blind" --no-pages

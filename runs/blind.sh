@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The SNR-blind receiver, as the paper's: Stage B of `small` trained on without being told the noise, on the channels `small` was trained on,
-# and measured beside it. Run in the repository; goes on when started again.
+# A receiver that is not told the noise, as the paper's: Stage B of `small` trained on without it, on the channels `small` was trained on,
+# and measured. Half an hour on two CPU cores. Run in the repository; goes on when started again.
 set -euo pipefail
-USAGE="usage: [STEPS=200] [DRAWS=10] [OUT=scratch/blind] runs/blind.sh DATA LPIPS PICTURES"
-DATA=${1:?$USAGE} LPIPS=${2:?$USAGE} PICTURES=${3:?$USAGE}
+USAGE="usage: [STEPS=200] [OUT=scratch/blind] runs/blind.sh DATA LPIPS KODAK"
+DATA=${1:?$USAGE} LPIPS=${2:?$USAGE} KODAK=${3:?$USAGE}
 OUT=${OUT:-scratch/blind}
 mkdir -p "$OUT"
 if [ ! -d "$OUT/start" ]; then
@@ -21,5 +21,4 @@ if [ -d "$OUT/run/last" ]; then resume=(--resume); fi
 if [ ! -f "$OUT/run/model/config.json" ]; then
   semcast train --preset fewstep --init "$OUT/start" --out "$OUT/run" --data "$DATA" --lpips "$LPIPS" "${settings[@]}" "${resume[@]}"
 fi
-python benchmarks/robust.py "$PICTURES" --model "$OUT/run/model" --blind --crop 512 --draws "${DRAWS:-10}" --lpips "$LPIPS" \
-  --out benchmarks/results/robust_blind.json
+python benchmarks/measure.py blind --kodak "$KODAK" --lpips "$LPIPS" --model blind="$OUT/run/model" --no-pages

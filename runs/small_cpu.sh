@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
-# The shipped `small`, from nothing, on two CPU cores. Run in the repository; DATA holds tar shards or folders of photos,
-# LPIPS the folder with lpips_vgg.safetensors. Every command can be interrupted and goes on when started again.
+# A model like the shipped `small`, on two CPU cores, about seven hours in all. It starts from random weights. The shipped model did not
+# quite: its phases `encoder` and `decode` started from an earlier model of half an hour's training, whose Stage B had begun to know
+# textures; it also had a few-step phase of 850 steps before `joint`, and ended with other weights of the losses (LOG.md). So the result is
+# another model, and from random weights `decode` wants more steps than here.
+# Run in the repository; DATA holds tar shards or folders of photos, LPIPS the folder with lpips_vgg.safetensors. Every command can be
+# interrupted and goes on when started again.
 set -euo pipefail
-DATA=${1:?usage: runs/small_cpu.sh DATA LPIPS [OUT]}
-LPIPS=${2:?usage: runs/small_cpu.sh DATA LPIPS [OUT]}
+USAGE="usage: runs/small_cpu.sh DATA LPIPS [OUT]"
+DATA=${1:?$USAGE} LPIPS=${2:?$USAGE}
 OUT=${3:-scratch}
 train() { # preset, model to start from, run folder, settings
   local preset=$1 init=$2 out=$3 settings=()
@@ -13,11 +17,9 @@ train() { # preset, model to start from, run folder, settings
   if [ -d "$out/last" ]; then resume=(--resume); fi
   semcast train --preset "$preset" --init "$init" --out "$out" --data "$DATA" --lpips "$LPIPS" "${settings[@]}" "${resume[@]}"
 }
-# Stage A; the encoder alone on the linear code; Stage B alone on that code; both together; Stage B on its own samples.
-# What was run started `code` and `decode` from an earlier model of half an hour's training, whose Stage B had begun to
-# know textures, had a few-step phase of 850 steps before `joint` too, and ended with other weights of the losses (LOG.md); from nothing, as here, `decode` wants more.
+# Stage A; the encoder alone on the linear Z; Stage B alone on that Z; both together; Stage B on its own samples.
 train autoencoder new "$OUT/a" steps=1300 crop=128 window=96 lpips_weight=0.5
-train code "$OUT/a/model" "$OUT/c"
+train encoder "$OUT/a/model" "$OUT/c"
 train decode "$OUT/c/model" "$OUT/d" steps=2000 lr=0.001 lr_end=0.4
 train joint "$OUT/d/model" "$OUT/j" steps=1500 lr=0.0006 lr_end=0.15 fading=0.1 erasures=0.1
 train fewstep "$OUT/j/model" "$OUT/f" steps=1200 fading=0.08 erasures=0.08 adversarial_weight=0
@@ -31,14 +33,5 @@ windows=(lr=0.0007 lr_end=0.1 "${channel[@]}" window=96 pixel_weight=2.5 thumbna
 train joint "$OUT/f2/model" "$OUT/j3" steps=2400 seed=6 "${windows[@]}"
 train joint "$OUT/j3/model" "$OUT/j4" steps=1800 seed=7 "${windows[@]}" adversarial_weight=0.04
 train fewstep "$OUT/j4/model" "$OUT/f4" steps=800 seed=8 lr=0.0006 "${channel[@]}" pixel_weight=2 latent_weight=0.2 ema=0.985 warmup=30
-# As shipped: matrices in bfloat16.
-python - "$OUT/f4/model" <<'PYTHON'
-import sys
-from pathlib import Path
-
-import torch
-
-from semcast.cascade.checkpoint import load_cascade, save_model
-
-save_model(load_cascade(Path(sys.argv[1])), Path("semcast/weights/small"), torch.bfloat16)
-PYTHON
+# As it ships: weights in 8 bits. `python benchmarks/measure.py` then measures it.
+python benchmarks/store.py "$OUT/f4/model" semcast/weights/small

@@ -48,9 +48,10 @@ from pathlib import Path
 
 import torch
 
-from semcast.cascade.checkpoint import load_tensors, save_model
-from semcast.models import load_model
-from semcast.train import with_weights
+from semcast.cascade.checkpoint import save_model
+from semcast.cascade.loading import load_model
+from semcast.files import load_tensors
+from semcast.training.train import with_weights
 
 start, last, out = sys.argv[1:]
 model = load_model(start, dtype="float32")

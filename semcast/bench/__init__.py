@@ -1,15 +1,18 @@
-"""The bench: systems side by side on the same pictures, channel and channel uses. PROTOCOL.md says how and why.
+"""The bench measures systems side by side on the same pictures, channel and channel uses. PROTOCOL.md explains how.
 
-systems.py    what is measured: a sender and a receiver each
-deepjscc.py   the network of that rival
-codecs.py     JPEG 2000, HEVC, VVC and AVIF as payloads of an exact size
-ends.py       sender and receiver in processes of their own
-pictures.py   what is sent
-harness.py    what a run has to measure, what of it is done; its files
-workers.py    where that is done: processes of this machine, or a Ray cluster
-unit.py       one picture, systems of one family: channel, counting, measuring
-measures.py   all metrics of a row
-classifier.py labels and features of pictures, distances of sets of them
-segmenter.py  classes of the pixels of street scenes
-report.py     rows -> tables, plots, pictures
+systems.py     the systems, each a sender and a receiver
+deepjscc.py    the network of the system `deepjscc`
+codecs.py      JPEG 2000, HEVC, VVC and AVIF within a budget of bytes
+downscale.py   the system `downscale`, the simplest analog rival
+ends.py        sender and receiver in separate processes
+pictures.py    the pictures of a run
+harness.py     a run: the plan of its work and the files it keeps
+workers.py     the work in processes of this machine or on a Ray cluster
+unit.py        one picture and one family of systems: channel, counting, measuring
+measures.py    all metrics of a row
+versions.py    what the figures of a row depend on
+experiments.py the runs behind the published tables, as data
+records.py     the JSON record of an experiment
+summary.py     rows -> averages with intervals -> tables
+report.py      the HTML page: plots, tables, pictures
 """

@@ -1,7 +1,7 @@
-"""What a system's work costs, in seconds, whether or not a result was remembered from earlier.
+"""What a system's work costs in seconds, whether or not a result was remembered from earlier.
 
-The bench asks for the same encodings again and again, so it remembers them; whoever uses a codec pays for each. A remembered
-result is therefore charged again at the price of its first computation.
+The bench asks for the same encodings again and again and remembers them, but a user of the codec pays for each one.
+A remembered result is therefore charged again at the price of its first computation.
 """
 
 import functools
@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-_charged_s = 0.0  # for results that were remembered
+_charged_s = 0.0  # charged so far for remembered results
 
 
 def spent_s(device: str = "cpu") -> float:
-    """A clock of this process's work: processor time, programs it ran included; on a GPU the time of day. Plus what was charged."""
+    """This process's work so far, with what was charged for remembered results.
+
+    On the CPU this is processor time, including the programs it ran; on a GPU it is wall-clock time.
+    """
     return _charged_s + (processor_s() if device == "cpu" else time.perf_counter())
 
 
@@ -28,7 +31,7 @@ def processor_s() -> float:
 
 
 def remembered(maxsize: int) -> Callable:
-    """`functools.lru_cache` for functions of hashable positional arguments, on this clock."""
+    """`functools.lru_cache` for functions of hashable positional arguments. Remembered results count in `spent_s`."""
 
     def wrap(function):
         @functools.lru_cache(maxsize)
@@ -51,7 +54,7 @@ def remembered(maxsize: int) -> Callable:
 
 
 def cpu_name() -> str | None:
-    """Of this machine, as its maker calls it."""
+    """The processor's model name, None if it is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -1,14 +1,15 @@
-"""DeepJSCC: one convolutional network from the picture to the symbols, one back, trained through the channel on the MSE.
+"""DeepJSCC: a convolutional network from picture to symbols and one back, trained through the channel on the MSE.
 
 Source: Bourtsoulatze, Kurka & Gunduz 2019, "Deep joint source-channel coding for wireless image transmission"
-(arXiv 1809.01733), figure 2: 5x5 convolutions, each with a PReLU (a slope a channel), mirrored by transposed ones, the last
-with a sigmoid. 1/12 has their layers and widths. 1/96 and 1/683 are ours, since the paper has nothing so narrow: deepened to
-strides 16 and 32, wider, and without the PReLU after the encoder's last layer (MSE after 280 steps of 1/683: 0.029 for
-0.031). Ours for all three: one network for 1 to 20 dB instead of one per SNR, and the receiver's MMSE scaling before the
-decoder, which tells it of the noise and lets it stand fading.
+(arXiv 1809.01733), figure 2. The encoder has 5x5 convolutions, each with a PReLU (one slope per channel); the decoder
+mirrors it with transposed convolutions and ends in a sigmoid. The network for 1/12 has the paper's layers and widths.
+Those for 1/96 and 1/683 are ours, since the paper has nothing so narrow: they are deeper (strides 16 and 32), wider,
+and have no PReLU after the encoder's last layer (MSE after 280 steps of 1/683: 0.029 without it, 0.031 with it). All
+three differ from the paper in two ways: one network serves 1 to 20 dB, not one network per SNR, and the receiver scales
+the symbols by the MMSE before the decoder, which tells the decoder the noise and lets it work under fading.
 
-Bandwidth ratios count complex uses: k / (3 H W) = channels / (6 stride^2), of which 1/683 is the rounded name of 3/2048.
-Weights are made by `benchmarks/train_deepjscc.py`.
+Bandwidth ratios count complex uses: k / (3 H W) = channels / (6 stride^2). 1/683 is the rounded name of 3/2048.
+`benchmarks/train_deepjscc.py` makes the weights.
 """
 
 import functools
@@ -23,14 +24,16 @@ from safetensors.torch import save
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from ..baselines import samples
-from ..cascade.checkpoint import check_keys, load_tensors
-from ..channel import Received, awgn
+from ..cascade.checkpoint import check_keys
+from ..channels.base import Received
+from ..channels.noise import awgn
 from ..errors import InputError
-from ..images import to_pixels, to_tensor, write_bytes
+from ..files import load_tensors, write_bytes
+from ..images import to_pixels, to_tensor
+from .downscale import samples
 
 WEIGHTS = Path(__file__).parent / "weights"
-LAYERS = {  # of the encoder: (channels, stride) each; the decoder is its mirror. Largest ratio first
+LAYERS = {  # (channels, stride) of each layer of the encoder, which the decoder mirrors; the largest ratio comes first
     "1/12": ((16, 2), (32, 2), (32, 1), (32, 1), (8, 1)),
     "1/96": ((16, 2), (32, 2), (48, 2), (64, 2), (64, 1), (16, 1)),
     "1/683": ((16, 2), (32, 2), (64, 2), (64, 2), (64, 2), (9, 1)),
@@ -39,7 +42,10 @@ RATIOS = tuple(LAYERS)
 
 
 class DeepJSCC(nn.Module):
-    """image [B, 3, H, W] in [0, 1], H and W multiples of `stride` -> x [B, k] complex, mean |x|^2 = 1 per image -> image."""
+    """image [B, 3, H, W] in [0, 1] -> x [B, k] complex with mean |x|^2 = 1 per image -> image.
+
+    H and W are multiples of `stride`.
+    """
 
     def __init__(self, ratio: str):
         super().__init__()
@@ -50,7 +56,10 @@ class DeepJSCC(nn.Module):
         for inside, outside, stride in steps:
             encoder += [nn.Conv2d(inside, outside, 5, stride, padding=2), nn.PReLU(outside)]
         for outside, inside, stride in reversed(steps):
-            decoder += [nn.ConvTranspose2d(inside, outside, 5, stride, padding=2, output_padding=stride - 1), nn.PReLU(outside)]
+            decoder += [
+                nn.ConvTranspose2d(inside, outside, 5, stride, padding=2, output_padding=stride - 1),
+                nn.PReLU(outside),
+            ]
         self.encoder = nn.Sequential(*(encoder if ratio == "1/12" else encoder[:-1]))
         self.decoder = nn.Sequential(*decoder[:-1], nn.Sigmoid())
 
@@ -66,24 +75,27 @@ class DeepJSCC(nn.Module):
         return self.decoder(z.view(-1, self.channels, rows, columns)).float()
 
     def forward(self, image: Tensor, snr_db: float | Tensor, generators: list[Generator]) -> Tensor:
-        """The link on AWGN, as `channel.awgn` wants it. Training and evaluation."""
+        """The whole link on AWGN, for training and evaluation; `channels.noise.awgn` explains the arguments."""
         rows, columns = (side // self.stride for side in image.shape[-2:])
         return self.decode(samples(awgn(self.encode(image), snr_db, generators)), rows, columns)
 
 
 def initialise(network: DeepJSCC, generator: Generator) -> DeepJSCC:
-    """He 2015 for a PReLU of slope 1/4; an output of a transposed convolution sums 25 / stride^2 taps of each channel.
+    """Initialise as He 2015 for a PReLU of slope 1/4.
 
-    The first layer starts on 2 image - 1, not on image: else the pictures' common brightness takes most of the power, and
-    learning is slow (MSE after 200 steps of 1/96: 0.024 for 0.040).
+    An output of a transposed convolution sums 25 / stride^2 taps of each channel. The first layer starts on 2 image - 1
+    instead of image: otherwise the pictures' common brightness takes most of the power, and learning is slow (MSE after
+    200 steps of 1/96: 0.024 this way, 0.040 otherwise).
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             taps = 25 * layer.in_channels / (layer.stride[0] ** 2 if layer.transposed else 1)
             nn.init.normal_(layer.weight, std=math.sqrt(2 / (1 + 0.25**2) / taps), generator=generator)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     with torch.no_grad():
         first = network.encoder[0]
+        assert isinstance(first, nn.Conv2d) and first.bias is not None
         first.bias.copy_(-first.weight.sum(dim=(1, 2, 3)))
         first.weight.mul_(2)
     return network
@@ -97,7 +109,7 @@ def weights_path(ratio: str, folder: Path = WEIGHTS) -> Path:
 
 
 def save_network(network: DeepJSCC, ratio: str, path: Path, facts: dict) -> None:
-    """Atomic. Kernels as float16, vectors as float32; the metadata hold the ratio and facts = {name: value}."""
+    """Write atomically: kernels as float16, vectors as float32, and the ratio and facts = {name: value} as metadata."""
     tensors = {k: v.detach().half() if v.ndim > 1 else v.detach() for k, v in network.state_dict().items()}
     metadata = {"ratio": ratio, **{name: str(value) for name, value in facts.items()}}
     write_bytes(path, save({k: v.contiguous() for k, v in tensors.items()}, metadata))
@@ -105,10 +117,10 @@ def save_network(network: DeepJSCC, ratio: str, path: Path, facts: dict) -> None
 
 @functools.lru_cache(maxsize=len(RATIOS))
 def load_network(ratio: str, folder: Path = WEIGHTS) -> DeepJSCC:
-    """In evaluation mode, float32.
+    """The network of a ratio in evaluation mode, float32.
 
     Raises:
-        InputError: the file is missing, damaged, or of another network.
+        InputError: the file is missing or damaged, or holds another network.
     """
     path = weights_path(ratio, folder)
     if not path.exists():
@@ -126,25 +138,28 @@ def load_network(ratio: str, folder: Path = WEIGHTS) -> DeepJSCC:
 
 
 def check_weights(folder: Path = WEIGHTS) -> None:
-    """Raises InputError if there is no network at all."""
+    """Raise InputError if no ratio has weights."""
     if not any(weights_path(ratio, folder).exists() for ratio in RATIOS):
         load_network(RATIOS[-1], folder)
 
 
 @functools.cache
 def version(folder: Path = WEIGHTS) -> str:
-    """The hash of the weights of every ratio that has some."""
+    """The hash of the weights of every ratio that has them."""
     files = {ratio: path.read_bytes() for ratio in RATIOS if (path := weights_path(ratio, folder)).exists()}
     hashes = [f"{ratio} {hashlib.sha256(data).hexdigest()[:16]}" for ratio, data in files.items()]
     return f"deepjscc {', '.join(hashes) or 'without weights'}"
 
 
-# Sender and receiver: a system of the bench (`systems.py`)
+# Sender and receiver, for `systems.py`
 
 
 @torch.inference_mode()
 def send(pixels: np.ndarray, uses: int, snr_db: float, folder: Path = WEIGHTS) -> tuple[Tensor, dict]:
-    """The network of the largest ratio that fits. Sides are padded to whole cells, and shrunk first if that is too much."""
+    """Send with the network of the largest ratio that fits.
+
+    The picture is padded to whole cells, and shrunk first if it would need more than `uses`.
+    """
     height, width = pixels.shape[:2]
     ratio = choose(height, width, uses)
     network = load_network(ratio, folder)
@@ -155,7 +170,11 @@ def send(pixels: np.ndarray, uses: int, snr_db: float, folder: Path = WEIGHTS) -
         image = F.interpolate(image, size=inner, mode="bilinear", antialias=True)
     x = network.encode(F.pad(image, (0, sides[1] - inner[1], 0, sides[0] - inner[0]), mode="replicate"))
     colour = pixels.reshape(-1, 3).mean(axis=0).round().astype(int).tolist()
-    side = {"height": (height, 16), "width": (width, 16), **{c: (v, 8) for c, v in zip(("red", "green", "blue"), colour)}}
+    side = {
+        "height": (height, 16),
+        "width": (width, 16),
+        **{name: (value, 8) for name, value in zip(("red", "green", "blue"), colour)},
+    }
     return x, side | {"network": (RATIOS.index(ratio), 2)}
 
 
@@ -163,7 +182,8 @@ def send(pixels: np.ndarray, uses: int, snr_db: float, folder: Path = WEIGHTS) -
 def receive(received: Received, side: dict, folder: Path = WEIGHTS) -> np.ndarray:
     height, width = side["height"][0], side["width"][0]
     network = load_network(RATIOS[side["network"][0]], folder)
-    rows, columns = cells(height, width, received.y.shape[1], network.channels, network.stride)  # the sender's: it filled k
+    k = received.y.shape[1]
+    rows, columns = cells(height, width, k, network.channels, network.stride)  # as in `send`, which uses all it can
     image = network.decode(samples(received), rows, columns)[:, :, :height, :width]
     if image.shape[-2:] != (height, width):
         image = F.interpolate(image, size=(height, width), mode="bicubic", align_corners=False)
@@ -171,18 +191,20 @@ def receive(received: Received, side: dict, folder: Path = WEIGHTS) -> np.ndarra
 
 
 def choose(height: int, width: int, uses: int) -> str:
-    """The largest ratio whose uses, padding aside, are at most `uses`; else the smallest, which takes a shrunk picture."""
+    """The largest ratio that needs at most `uses`, padding aside; else the smallest ratio, for a shrunk picture."""
     for ratio, layers in LAYERS.items():
         channels, stride = layers[-1][0], math.prod(s for _, s in layers)
-        if max(channels * height * width // (2 * stride**2), -(-channels // 2)) <= uses:  # one cell at least
+        if max(channels * height * width // (2 * stride**2), -(-channels // 2)) <= uses:  # at least one cell
             return ratio
+    smallest = RATIOS[-1]
+    channels = LAYERS[smallest][-1][0]
     if 2 * uses < channels:
         raise InputError(f"{uses} channel uses are too few for deepjscc: it needs {-(-channels // 2)}")
-    return ratio
+    return smallest
 
 
 def cells(height: int, width: int, uses: int, channels: int, stride: int) -> tuple[int, int]:
-    """Rows and columns of the latent that `uses` symbols carry: the whole padded picture's, or those that shrink it least."""
+    """Rows and columns of the latent within `uses` symbols: of the whole padded picture, or of the least shrunk one."""
     most, all_rows, all_columns = 2 * uses // channels, -(-height // stride), -(-width // stride)
     grids = [(rows, min(all_columns, most // rows)) for rows in range(1, min(all_rows, most) + 1)]
     kept = lambda rows, columns: min(1, rows * stride / height, columns * stride / width)

@@ -1,7 +1,8 @@
-"""Sender and receiver of a system, in two processes that share nothing but what the harness carries from one to the other.
+"""Sender and receiver of a system in two processes, which share nothing but what the harness carries between them.
 
-The harness talks to each over its pipes: eight bytes of length, then an npz archive (no pickle) with arrays and, under
-"head", JSON. A system cannot hand its receiver a variable, a file object or a seed: only symbols and side information.
+The harness talks to each over its pipes. A message is eight bytes of length, then an npz archive (no pickle) with
+arrays and, under "head", JSON. A system cannot hand its receiver a variable, a file object or a seed: only symbols and
+side information.
 """
 
 import io
@@ -13,14 +14,14 @@ import sys
 import numpy as np
 import torch
 
-from ..channel import Received
+from ..channels.base import Received
+from ..device import keep_freed_memory
 from ..errors import InputError
-from ..memory import keep_freed_memory
 from .cost import spent_s
 
 
 class Ends:
-    """The two processes, for all systems one after the other.
+    """The two processes. They serve all systems, one after the other.
 
     >>> with Ends() as ends:
     ...     sent, side, cost_ms = ends.send("downscale", pixels, uses=1152, snr_db=10)
@@ -29,7 +30,8 @@ class Ends:
     def __init__(self, device: str = "cpu"):
         command = [sys.executable, "-m", "semcast.bench.ends", device]
         self.processes = {
-            role: subprocess.Popen([*command, role], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for role in ("sender", "receiver")
+            role: subprocess.Popen([*command, role], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            for role in ("sender", "receiver")
         }
 
     def __enter__(self):
@@ -37,19 +39,22 @@ class Ends:
 
     def __exit__(self, *_):
         for process in self.processes.values():
-            process.stdin.close()
             process.kill()
             process.wait()
-            process.stdout.close()
+            for pipe in (process.stdin, process.stdout):
+                if pipe:
+                    pipe.close()
 
-    def send(self, system: str, pixels: np.ndarray, uses: int, snr_db: float) -> tuple[torch.Tensor | bytes, dict, float]:
+    def send(
+        self, system: str, pixels: np.ndarray, uses: int, snr_db: float
+    ) -> tuple[torch.Tensor | bytes, dict, float]:
         """uint8 [H, W, 3] -> (x [1, k] complex64, or a payload, side information, cost in ms)."""
         head, arrays = self.ask("sender", {"system": system, "uses": uses, "snr_db": snr_db}, image=pixels)
         sent = torch.from_numpy(arrays["x"])[None] if "x" in arrays else arrays["payload"].tobytes()
         return sent, head["side"], head["ms"]
 
     def receive(self, system: str, received: Received | bytes, side: dict) -> tuple[np.ndarray | None, float]:
-        """What arrived -> (uint8 [H, W, 3], or None if the receiver says that it is lost; cost in ms)."""
+        """What arrived -> (uint8 [H, W, 3], or None if the receiver reports a lost picture; cost in ms)."""
         if isinstance(received, bytes):
             arrays = {"payload": np.frombuffer(received, np.uint8)}
         else:
@@ -79,7 +84,7 @@ def write(stream, head: dict, arrays: dict) -> None:
 
 
 def read(stream) -> tuple[dict, dict] | None:
-    """(head, arrays); None when the other side is gone."""
+    """Read (head, arrays); None when the other process is gone."""
     length = stream.read(8)
     if len(length) < 8:
         return None
@@ -89,11 +94,11 @@ def read(stream) -> tuple[dict, dict] | None:
 
 
 def serve(device: str, role: str) -> None:
-    """Answer until the harness is gone. One thread, so that figures do not depend on the machine's cores."""
+    """Answer until the harness is gone, on one thread, so that figures do not depend on the machine's cores."""
     torch.set_num_threads(1)
     keep_freed_memory()
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not get between the answers
+    os.dup2(2, 1)  # keeps what a library prints out of the answers
     answer = {"sender": answer_send, "receiver": answer_receive}[role]
     while (request := read(sys.stdin.buffer)) is not None:
         try:
@@ -102,7 +107,7 @@ def serve(device: str, role: str) -> None:
             write(out, head | {"ms": 1000 * (spent_s(device) - start)}, arrays)
         except InputError as error:
             write(out, {"error": str(error)}, {})
-        except Exception as error:  # a system's own; the harness says which system
+        except Exception as error:  # raised by a system; the harness adds its name
             write(out, {"error": f"{type(error).__name__}: {error}"}, {})
 
 

@@ -1,9 +1,9 @@
-"""A run of the bench: what is to be measured, what of it is done, and the files of DIR.
+"""A run of the bench: it plans what is to be measured, skips what is done, and keeps the files of DIR.
 
-DIR/rows.jsonl has one JSON row a (system, picture, channel, SNR, draw), written when it is measured; DIR/features.bin the
-classifier's features of every picture of a headline row, written before the row. Starting the same run again computes
-what is missing. Work is cut into units of one picture and one family of systems, which share encodings (`unit.py`);
-processes, or Ray's, take unit after unit (`workers.py`).
+DIR/rows.jsonl has one JSON row per (system, picture, channel, SNR, draw), written as soon as it is measured.
+DIR/features.bin has the classifier's features of every picture of a headline row, written before the row. Starting the
+same run again computes only what is missing. The work is cut into units of one picture and one family of systems, which
+share encodings (`unit.py`); processes of this machine or of Ray take unit after unit (`workers.py`).
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,19 +19,20 @@ import numpy as np
 
 from ..errors import InputError
 from ..images import write_png
-from .classifier import WIDTH
+from ..metrics.classifier import WIDTH
+from ..metrics.segmenter import load_segmenter
 from .ends import Ends
 from .pictures import Pictures
-from .segmenter import load_segmenter
 from .systems import family, find_system, missing, semcast_uses
-from .unit import PROTOCOL, Setting, Unit
+from .unit import PROTOCOL, Measured, Setting, Unit
 from .workers import here, in_processes, on_ray
 
 ROWS = "rows.jsonl"
 FEATURES = "features.bin"
-RECORD = np.dtype([("sha256", "u1", 32), ("features", "<f2", WIDTH)])  # of FEATURES; by image_sha256 or received_sha256
-PICTURES = 3  # of these the report shows what each system received, at the headline SNRs, draw 0
-SNR_GRID_DB = (-5.0, 0.0, 1.0, 5.0, 10.0, 15.0, 20.0)
+# A record of FEATURES. Its sha256 is the image_sha256 or received_sha256 of rows.
+RECORD = np.dtype([("sha256", "u1", 32), ("features", "<f2", WIDTH)])
+KEY = ("system", "image_sha256", "channel", "channel_options", "snr_db", "uses", "copies", "snr_error_db", "draw")
+PICTURES = 3  # the report shows what each system received of this many pictures, at the headline SNRs, draw 0
 SMOKE_SNRS_DB = (1.0, 10.0)
 SMOKE = (
     "semcast",
@@ -59,12 +60,12 @@ def bench(
     ends: Ends | None = None,
     progress=None,
 ) -> tuple[int, int]:
-    """Compute the rows that DIR/rows.jsonl lacks. Returns how many the run has, and how many of them are new.
+    """Compute the rows that DIR/rows.jsonl lacks. Returns how many rows the run has, and how many of them are new.
 
     Args:
         ray: address of a Ray cluster that does the work instead of processes of this machine ("local" starts one).
-        ends: processes to use, for a run in this process.
-        progress: a function of how many rows are done, and of how many.
+        ends: the sender and receiver to use when the work is done in this process.
+        progress: a function of the number of rows done and of the number to do.
     """
     check(systems, setting)
     done = read_rows(out / ROWS)
@@ -75,6 +76,7 @@ def bench(
     if not todo:
         return total, 0
     given = (unit._replace(pixels=pictures.read(unit.index), truth=pictures.truth(unit.index)) for unit in units)
+    rows: Generator[Measured, None, None]
     if ray:
         rows = on_ray(given, ray)
     elif workers > 1 and len(units) > 1:
@@ -82,7 +84,11 @@ def bench(
     else:
         rows = here(given, setting.device, ends)
     new, kept = 0, set(read_features(out / FEATURES, repair=True))
-    with open(out / ROWS, "a", encoding="utf-8") as file, open(out / FEATURES, "ab") as features, contextlib.closing(rows):
+    with (
+        open(out / ROWS, "a", encoding="utf-8") as file,
+        open(out / FEATURES, "ab") as features,
+        contextlib.closing(rows),
+    ):
         for row, picture, seen in rows:
             if picture is not None:
                 write_png(picture_path(out, row), picture)
@@ -100,7 +106,7 @@ def bench(
 
 
 def check(systems: list[str], setting: Setting) -> None:
-    """Before hours of work, not after."""
+    """Raise InputError before the work, not after hours of it, if a system or the segmenter cannot be used."""
     if setting.segmenter:
         load_segmenter(setting.segmenter)
     for name in systems:
@@ -110,6 +116,10 @@ def check(systems: list[str], setting: Setting) -> None:
         system.ready()
         if system.link != "channel" and setting.channel != "awgn":
             raise InputError(f"{name} is a bound for awgn; leave it out on {setting.channel}")
+        if system.link != "channel" and (setting.copies > 1 or setting.snr_error_db):
+            raise InputError(
+                f"{name} is a bound for one reception at a known SNR; leave it out with --copies or --snr-error"
+            )
     if twice := sorted({name for name in systems if systems.count(name) > 1}):
         raise InputError(f"system {twice[0]!r} is named twice")
 
@@ -117,11 +127,16 @@ def check(systems: list[str], setting: Setting) -> None:
 def check_versions(rows: list[dict], systems: list[str]) -> None:
     for name in systems:
         if old := {row["system_version"] for row in rows if row["system"] == name} - {find_system(name).version()}:
-            raise InputError(f"--out holds rows of another {name} ({min(old)}, now {find_system(name).version()}); choose another --out")
+            raise InputError(
+                f"--out holds rows of another {name} ({min(old)}, now {find_system(name).version()}); "
+                "choose another --out"
+            )
 
 
-def plan(systems: list[str], pictures: Pictures, snrs: list[float], draws: int, setting: Setting, done: set) -> Iterator[Unit]:
-    """Units of what is not done yet, in the order of the pictures."""
+def plan(
+    systems: list[str], pictures: Pictures, snrs: list[float], draws: int, setting: Setting, done: set
+) -> Iterator[Unit]:
+    """The units that are not done yet, in the order of the pictures."""
     families = {}
     for system in systems:
         families.setdefault(family(system), []).append(system)
@@ -132,25 +147,53 @@ def plan(systems: list[str], pictures: Pictures, snrs: list[float], draws: int, 
             jobs = []
             for system in members:
                 for snr_db in snrs:
-                    wanted = (system, sha256, setting.channel, dict(setting.options), snr_db, uses)
+                    wanted = (
+                        system,
+                        sha256,
+                        setting.channel,
+                        dict(setting.options),
+                        snr_db,
+                        uses,
+                        setting.copies,
+                        setting.snr_error_db,
+                    )
                     if left := tuple(draw for draw in range(draws) if key_of(*wanted, draw) not in done):
                         jobs.append((system, float(snr_db), left))
             if jobs:
                 yield Unit(pictures.names[index], sha256, uses, tuple(jobs), setting, index < PICTURES, index)
 
 
-def key_of(system: str, sha256: str, channel: str, options: dict, snr_db: float, uses: int, draw: int) -> tuple:
-    return system, sha256, channel, json.dumps(options, sort_keys=True), float(snr_db), uses, draw
+def key_of(
+    system: str,
+    sha256: str,
+    channel: str,
+    options: dict,
+    snr_db: float,
+    uses: int,
+    copies: int,
+    snr_error_db: float,
+    draw: int,
+) -> tuple:
+    return (
+        system,
+        sha256,
+        channel,
+        json.dumps(options, sort_keys=True),
+        float(snr_db),
+        uses,
+        copies,
+        float(snr_error_db),
+        draw,
+    )
 
 
 def key(row: dict) -> tuple:
-    """What makes a row one that need not be computed again."""
-    names = ("system", "image_sha256", "channel", "channel_options", "snr_db", "uses", "draw")
-    return key_of(*(row[name] for name in names))
+    """The key of a row: a row whose key is known need not be computed again."""
+    return key_of(*(row[name] for name in KEY))
 
 
 def read_rows(path: Path) -> list[dict]:
-    """Rows of a run; a last line cut off by an interrupt is taken away."""
+    """The rows of a run. A last line cut off by an interrupt is removed from the file."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         return []
@@ -170,7 +213,7 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def read_features(path: Path, repair: bool = False) -> dict[str, np.ndarray]:
-    """Features [1280] by SHA-256, as in rows; `repair` takes away a last record cut off by an interrupt."""
+    """Features [1280] by SHA-256, as in rows. `repair` removes a last record cut off by an interrupt."""
     data = path.read_bytes() if path.exists() else b""
     whole = len(data) // RECORD.itemsize * RECORD.itemsize
     if repair and whole != len(data):
@@ -180,16 +223,16 @@ def read_features(path: Path, repair: bool = False) -> dict[str, np.ndarray]:
 
 
 def picture_sha256(pixels: np.ndarray) -> str:
-    """Of "HxW", a space, and the RGB bytes."""
+    """The SHA-256 of "HxW", a space, and the RGB bytes."""
     height, width = pixels.shape[:2]
     return hashlib.sha256(f"{height}x{width} ".encode() + pixels.tobytes()).hexdigest()
 
 
 def count_uses(rule: str, height: int, width: int) -> int:
-    """The budget k of a picture.
+    """The number k of channel uses that a picture gets.
 
     "same": as many as semcast needs at factor 0.75. "1/683" or "3/2048": that share of 3 H W, and 0.1 % more, since
-    1/683 names 3/2048. "1152": that many.
+    1/683 stands for 3/2048. "1152": that many.
     """
     if rule == "same":
         return semcast_uses(height, width, 0.75)
@@ -197,15 +240,17 @@ def count_uses(rule: str, height: int, width: int) -> int:
         value = Fraction(rule)
         k = math.floor(value * 3 * height * width * Fraction(1001, 1000)) if "/" in rule else int(rule)
     except (ValueError, ZeroDivisionError):
-        raise InputError(f"--uses {rule}: write same, a bandwidth ratio like 1/683, or a number of channel uses") from None
+        raise InputError(
+            f"--uses {rule}: write same, a bandwidth ratio like 1/683, or a number of channel uses"
+        ) from None
     if k < 1:
         raise InputError(f"--uses {rule} leaves a picture of {width}x{height} pixels no channel use")
     return k
 
 
 def picture_path(out: Path, row: dict) -> Path:
-    """Where the picture that a row received is kept."""
-    words = json.dumps([row["system"], row["image_sha256"], row["channel"], row["channel_options"], row["snr_db"], row["uses"]])
+    """The file that keeps the picture a row received. Makes its folder."""
+    words = json.dumps([row[name] for name in KEY if name != "draw"])
     folder = out / "pictures"
     folder.mkdir(exist_ok=True)
     return folder / f"{hashlib.sha256(words.encode()).hexdigest()[:20]}.png"

@@ -1,25 +1,35 @@
-"""The pictures of a run, read when their turn comes."""
+"""The pictures of a run, each read when it is needed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ..data import Photos
 from ..errors import InputError
-from .segmenter import Labels
+from ..images import PHOTO
+from ..metrics.segmenter import Labels
+from ..training.data import Photos
 
-PHOTO = Path(__file__).parents[1] / "assets" / "astronaut.jpg"
-CROPS = ((40, 150), (230, 250))  # of the bundled photo: left and top of the smoke run's pictures
+CROPS = ((40, 150), (230, 250))  # left and top of the smoke run's pictures in the bundled photo
 
 
 class Pictures:
-    """Pictures of a run by index, cropped: `names`, `read`; and the classes of their pixels, if there are labels: `truth`."""
+    """Pictures by index: `names`, `read` (cropped) and, if there are labels, `truth` (the classes of the pixels)."""
 
-    def __init__(self, sources: list[Path], size: int | None = None, limit: int | None = None, labels: Path | None = None):
-        self.photos, self.size, self.labels = Photos(sources, "val"), size, Labels(labels) if labels else None
-        count = len(self.photos)
-        self.chosen = range(count) if limit is None or limit >= count else [i * count // limit for i in range(limit)]
+    def __init__(
+        self,
+        sources: Sequence[Path],
+        size: int | None = None,
+        limit: int | None = None,
+        labels: Path | None = None,
+        only: Sequence[str] = (),
+    ):
+        """limit: use this many pictures, evenly spread over all; only: use the pictures of these names."""
+        self.photos, self.size, self.labels = Photos(list(sources), "val"), size, Labels(labels) if labels else None
+        found = [i for i, (name, *_) in enumerate(self.photos.items) if not only or name in only]
+        count = len(found)
+        self.chosen = found if limit is None or limit >= count else [found[i * count // limit] for i in range(limit)]
         self.names = [self.photos.items[i][0] for i in self.chosen]
 
     def __len__(self) -> int:
@@ -36,26 +46,30 @@ class Pictures:
         return np.ascontiguousarray(centre_crop(label, self.size, self.names[index]))
 
 
-class SmokePictures:
+class SmokePictures(Pictures):
     """Two crops of the bundled photo."""
 
-    names = ["astronaut, face", "astronaut, shuttle"]
-    size = 256
-
-    def __len__(self) -> int:
-        return len(self.names)
+    def __init__(self):
+        self.names = ["astronaut, face", "astronaut, shuttle"]
+        self.size = 256
 
     def read(self, index: int) -> np.ndarray:
         with Image.open(PHOTO) as photo:
             left, top = CROPS[index]
-            return np.array(photo.convert("RGB").crop((left, top, left + self.size, top + self.size)))
+            return np.array(photo.convert("RGB").crop((left, top, left + 256, top + 256)))
 
     def truth(self, index: int) -> None:
         return None
 
 
+def sides_of(pixels: np.ndarray) -> tuple[int, int]:
+    """Height and width of [H, W, ...]."""
+    height, width = pixels.shape[:2]
+    return height, width
+
+
 def centre_crop(pixels: np.ndarray, side: int | None, name: str) -> np.ndarray:
-    """uint8 [H, W, ...] -> [side, side, ...]."""
+    """uint8 [H, W, ...] -> [side, side, ...]; unchanged if `side` is None."""
     if side is None:
         return pixels
     height, width = pixels.shape[:2]

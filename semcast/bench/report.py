@@ -1,12 +1,9 @@
-"""Rows -> DIR/report.html, which needs nothing else: plots, tables and pictures; and the tables as files.
+"""The report of a run: DIR/report.html, a page of plots, tables and pictures that needs no other file.
 
-summary.csv has a line a (setting, system, SNR, metric); tables.md and tables.tex are for papers. Averages: over draws, then over
-pictures. Intervals: 95 %, bootstrap over pictures. Distances between the set of originals and the set of received pictures have
-intervals by the jackknife, or none. Times: medians, and quartiles where others have their interval.
+The tables are also written for papers and further work: tables.md, tables.tex and summary.csv (see `summary.py`).
 """
 
 import base64
-import csv
 import html
 import io
 import json
@@ -18,39 +15,32 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..images import write_bytes
-from .classifier import frechet_distance, kernel_distance
+from ..files import write_bytes
+from ..metrics.segmenter import mean_iou
 from .harness import FEATURES, ROWS, picture_path, read_features, read_rows
-from .measures import METRICS, SHIFTS
-from .segmenter import mean_iou
+from .measures import METRICS
+from .summary import (
+    ALL,
+    MEASURES,
+    PICTURES_MIN,
+    SETS,
+    TIMES,
+    Summary,
+    as_csv,
+    as_text,
+    distances,
+    order,
+    segmented,
+    setting,
+    summarise,
+    tables,
+    times,
+)
 from .systems import SYSTEMS, family
 
-RESAMPLES = 2000
-SHOWN_SIDE = 320  # pixels, of pictures in the report
-COLUMNS = {
-    "lost": ("lost", "%", 1, False),
-    "side_bits": ("side information", "bit", 0, False),
-    **{name: (f"mean {name.partition('_')[2]} of the received less the original's", "of 255", 2, False) for name in SHIFTS},
-}
-TIMES = {  # medians over the rows
-    "send_ms": ("sender's time", "ms", 0, False),
-    "receive_ms": ("receiver's time", "ms", 0, False),
-}
-SETS = {  # figures of a whole set of pictures, as METRICS
-    "miou": ("mIoU", "", 3, True),
-    "kd_efficientnet_lite0": ("KD-EfficientNetLite0", "", 4, False),
-    "fd_efficientnet_lite0": ("FD-EfficientNetLite0", "", 2, False),
-}
-PICTURES_MIN = {"kd_efficientnet_lite0": 10, "fd_efficientnet_lite0": 500}
-NO_INTERVAL = {*COLUMNS, *TIMES, "fd_efficientnet_lite0"}
-MEASURES = METRICS | SETS
-ALL = MEASURES | COLUMNS | TIMES
+SHOWN_SIDE = 320  # the longer side of pictures in the report, in pixels
 DASHES = {"fixed": "2 4", "capacity": "9 4", "finite": "9 4 2 4", "2steps": "9 4", "1step": "2 4"}
 COLOURS = ("#c0392b", "#1f77b4", "#2e8b57", "#8e44ad", "#e08a00", "#5d6d7e", "#008b8b", "#a0522d", "#d6479b")
-
-Summary = dict[
-    tuple[str, str, float, str], tuple[float, float, float, int]
-]  # (setting, system, snr_db, metric) -> mean, low, high, pictures
 
 
 def report(out: Path) -> Path:
@@ -60,151 +50,19 @@ def report(out: Path) -> Path:
         raise InputError(f"{out} holds no rows of a bench; make some with `semcast bench --out {out}`")
     summary = summarise(rows) | distances(rows, read_features(out / FEATURES)) | segmented(rows) | times(rows)
     write_bytes(out / "summary.csv", as_csv(summary).encode())
-    write_bytes(out / "tables.md", "\n\n".join(as_text(*table, "markdown") for table in tables(summary)).encode() + b"\n")
-    write_bytes(out / "tables.tex", "\n\n".join(as_text(*table, "latex") for table in tables(summary)).encode() + b"\n")
+    for name, kind in (("tables.md", "markdown"), ("tables.tex", "latex")):
+        text = "\n\n".join(as_text(*table, kind) for table in tables(summary)) + "\n"
+        write_bytes(out / name, text.encode())
     write_bytes(out / "report.html", as_html(rows, summary, out).encode())
     return out / "report.html"
-
-
-def summarise(rows: list[dict]) -> Summary:
-    """A metric that is None anywhere in a group is left out of that group: no average of fewer pictures."""
-    groups = defaultdict(lambda: defaultdict(list))  # (setting, system, snr, metric) -> picture -> values
-    for row in rows:
-        for metric in METRICS | COLUMNS:
-            value = 100.0 * row["lost"] if metric == "lost" else row.get(metric)
-            groups[setting(row), row["system"], row["snr_db"], metric][row["image_sha256"]].append(value)
-    summary = {}
-    for key, by_picture in groups.items():
-        if all(value is not None for values in by_picture.values() for value in values):
-            means = np.array([np.mean(values) for values in by_picture.values()])
-            summary[key] = (float(means.mean()), *interval(means), len(means))
-    return summary
-
-
-def distances(rows: list[dict], features: dict[str, np.ndarray]) -> Summary:
-    """Of the received pictures from their originals, as sets. A group with a picture without features is left out.
-
-    Each draw of the channel is a set; distances are averaged over the draws that all pictures have.
-    """
-    groups = defaultdict(lambda: defaultdict(dict))  # (setting, system, snr) -> picture -> draw -> what was received
-    for row in rows:
-        groups[setting(row), row["system"], row["snr_db"]][row["image_sha256"]][row["draw"]] = row["received_sha256"]
-    summary = {}
-    for key, group in groups.items():
-        draws = sorted(set.intersection(*(set(received) for received in group.values())))
-        wanted = group.keys() | {received[draw] for received in group.values() for draw in draws}
-        if not draws or len(group) < min(PICTURES_MIN.values()) or not wanted <= features.keys():
-            continue
-        originals = np.stack([features[sha256] for sha256 in group])
-        sets = [np.stack([features[received[draw]] for received in group.values()]) for draw in draws]
-        mean, error = kernel_distance(originals, sets)
-        summary[*key, "kd_efficientnet_lite0"] = (mean, mean - 1.96 * error, mean + 1.96 * error, len(group))
-        if len(group) >= PICTURES_MIN["fd_efficientnet_lite0"]:
-            mean = float(np.mean([frechet_distance(originals, one) for one in sets]))
-            summary[*key, "fd_efficientnet_lite0"] = (mean, mean, mean, len(group))
-    return summary
-
-
-def segmented(rows: list[dict]) -> Summary:
-    """mIoU of what was received: overlaps are summed over pictures and draws. A group with a picture without labels is left out."""
-    groups = defaultdict(lambda: defaultdict(list))  # (setting, system, snr) -> picture -> overlaps, one a draw
-    for row in rows:
-        groups[setting(row), row["system"], row["snr_db"]][row["image_sha256"]].append(row.get("segments"))
-    summary = {}
-    for key, group in groups.items():
-        if all(counts for draws in group.values() for counts in draws):  # neither None nor missing
-            counts = np.array([np.mean(draws, axis=0) for draws in group.values()])  # [pictures, classes, 2]
-            picks = np.random.default_rng(0).integers(len(counts), size=(RESAMPLES, len(counts)))
-            low, high = np.percentile([mean_iou(counts[pick]) for pick in picks], [2.5, 97.5])
-            summary[*key, "miou"] = (mean_iou(counts), float(low), float(high), len(counts))
-    return summary
-
-
-def times(rows: list[dict]) -> Summary:
-    """Medians over rows, since the first one of a network has its loading in it, with the quartiles in place of an interval."""
-    groups = defaultdict(list)
-    for row in rows:
-        for name in TIMES:
-            if row.get(name) is not None:  # nothing arrived; older rows have none at all
-                groups[setting(row), row["system"], row["snr_db"], name].append((row[name], row["image_sha256"]))
-    summary = {}
-    for key, found in groups.items():
-        values, pictures = zip(*found)
-        summary[key] = (*np.percentile(values, (50, 25, 75)).tolist(), len({*pictures}))
-    return summary
-
-
-def interval(means: np.ndarray) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over pictures; always the same resamples."""
-    picks = np.random.default_rng(0).integers(len(means), size=(RESAMPLES, len(means)))
-    low, high = np.percentile(means[picks].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def setting(row: dict) -> str:
-    """What rows must share to be compared."""
-    options = "".join(f", {key} {value}" for key, value in row["channel_options"].items() if (key, value) != ("snr_mismatch_db", 0))
-    size = f"{row['size']}x{row['size']} crops" if row["size"] else "whole pictures"
-    rule = {"same": "the uses of semcast"}.get(row["uses_rule"], f"uses {row['uses_rule']}")
-    return f"{row['channel']}{options}; {size}; {rule}"
-
-
-def order(name: str) -> tuple:
-    names = list(SYSTEMS)
-    return (names.index(name), "") if name in names else (-1 if family(name) == "semcast" else len(names), name)
-
-
-def tables(summary: Summary) -> list[tuple[str, list[str], list[list[str]]]]:
-    """(title, head, rows of cells), one a setting and metric."""
-    found = []
-    for where in sorted({key[0] for key in summary}):
-        snrs = sorted({key[2] for key in summary if key[0] == where})
-        systems = sorted({key[1] for key in summary if key[0] == where}, key=order)
-        for metric, (label, unit, digits, more) in ALL.items():
-            lines = []
-            for system in systems:
-                cells = [cell(summary.get((where, system, snr, metric)), digits, metric) for snr in snrs]
-                if any(cell != "-" for cell in cells):
-                    lines.append([system, *cells])
-            if lines:
-                better = "" if metric in COLUMNS | TIMES else f", {'more' if more else 'less'} is better"
-                title = f"{label}{f' ({unit})' if unit else ''}{better}. {where}"
-                found.append((title, ["system", *(f"{snr:g} dB" for snr in snrs)], lines))
-    return found
-
-
-def cell(value: tuple | None, digits: int, metric: str) -> str:
-    if value is None:
-        return "-"
-    mean, low, high, _ = value
-    return f"{mean:.{digits}f}" + ("" if metric in NO_INTERVAL else f" ± {(high - low) / 2:.{digits}f}")
-
-
-def as_text(title: str, head: list[str], lines: list[list[str]], kind: str) -> str:
-    if kind == "markdown":
-        cells = [head, ["---"] * len(head), *lines]
-        return f"**{title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in cells)
-    tex = lambda text: "".join({"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "±": r"$\pm$"}.get(c, c) for c in text)
-    line = lambda cells: " & ".join(map(tex, cells)) + r" \\"
-    columns = "l" + "r" * (len(head) - 1)
-    start = [r"\begin{table}\centering", rf"\caption{{{tex(title)}}}", rf"\begin{{tabular}}{{{columns}}}", r"\hline", line(head), r"\hline"]
-    return "\n".join([*start, *map(line, lines), r"\hline", r"\end{tabular}", r"\end{table}"])
-
-
-def as_csv(summary: Summary) -> str:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["setting", "system", "snr_db", "metric", "mean", "low", "high", "pictures"])
-    for where, system, snr, metric in sorted(summary, key=lambda k: (k[0], order(k[1]), k[3], k[2])):
-        writer.writerow([where, system, f"{snr:g}", metric, *(f"{v:.6g}" for v in summary[where, system, snr, metric])])
-    return file.getvalue()
 
 
 # HTML
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:1180px;margin:2em auto;padding:0 1em}
 h1{font-size:1.9em;margin-bottom:.2em}h2{margin-top:2em;border-bottom:2px solid #ddd}h3{margin-bottom:.3em}
-table{border-collapse:collapse;font-size:14px;margin:.5em 0 1.5em}th,td{padding:.25em .7em;text-align:right;border-bottom:1px solid #e5e5e5}
+table{border-collapse:collapse;font-size:14px;margin:.5em 0 1.5em}\
+th,td{padding:.25em .7em;text-align:right;border-bottom:1px solid #e5e5e5}
 th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #888}tr:hover td{background:#f6f6f0}
 .sheet td{padding:3px;text-align:center;border:0}.sheet img{width:210px;display:block}.note{color:#666;font-size:14px}
 .plots{display:flex;flex-wrap:wrap;gap:1em}details{margin:1em 0}pre{font-size:13px;white-space:pre-wrap}"""
@@ -218,7 +76,10 @@ def as_html(rows: list[dict], summary: Summary, out: Path) -> str:
         systems = sorted({row["system"] for row in here}, key=order)
         parts += [f"<h2>{text(where)}</h2>", uses_line(here), "<div class=plots>"]
         for metric in (*MEASURES, "lost"):
-            series = {s: sorted((k[2], *v[:3]) for k, v in summary.items() if k[:2] == (where, s) and k[3] == metric) for s in systems}
+            series = {
+                s: sorted((k[2], *v[:3]) for k, v in summary.items() if k[:2] == (where, s) and k[3] == metric)
+                for s in systems
+            }
             if any(mean for points in series.values() for _, mean, *_ in points):
                 parts.append(plot({s: points for s, points in series.items() if points}, metric))
         parts += ["</div>", legend_note(), time_plots(summary, where, systems), sheet(here, systems, out)]
@@ -226,41 +87,50 @@ def as_html(rows: list[dict], summary: Summary, out: Path) -> str:
             parts += [f"<h3>{text(title.removesuffix(where).rstrip('. '))}</h3>", table(head, lines)]
     parts += rate_plots(rows, summary)
     parts += ["<h2>Systems</h2>", table(["system", "what it is", "version"], about(rows))]
-    parts += ["<h2>Is the channel what it says?</h2>", table(["channel", "Es/N0 asked, dB", "measured, dB", "symbols"], measured(rows))]
+    parts += [
+        "<h2>Is the channel what it says?</h2>",
+        table(["channel", "Es/N0 asked, dB", "measured, dB", "symbols"], measured(rows)),
+    ]
     names = {metric: ALL[metric][0] for metric in ALL} | {"segments": SETS["miou"][0]}
     missing = {f"{names[m]}: {why}" for row in rows for m, why in row["missing"].items()}
-    missing |= {f"{ALL[m][0]}: needs features of {n} pictures" for m, n in PICTURES_MIN.items() if m not in {key[3] for key in summary}}
+    missing |= {
+        f"{ALL[m][0]}: needs features of {n} pictures"
+        for m, n in PICTURES_MIN.items()
+        if m not in {key[3] for key in summary}
+    }
     if missing:
         parts.append("<p class=note>Not measured. " + text("; ".join(sorted(missing))) + "</p>")
     if originals := {row["image_sha256"]: row["segments_original"] for row in rows if row.get("segments_original")}:
         parts.append(f"<p class=note>mIoU of the originals: {mean_iou(np.array([*originals.values()])):.3f}</p>")
     kept = "\n".join(sorted({json.dumps(row["versions"]) for row in rows}))
     parts.append(f"<details><summary>Versions</summary><pre>{text(kept)}</pre></details>")
-    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>semcast bench</title><style>{STYLE}</style></head>'
-    return f"{head}<body>{''.join(parts)}</body></html>\n"
+    head = f'<meta charset="utf-8"><title>semcast bench</title><style>{STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 
 
 def time_plots(summary: Summary, where: str, systems: list[str]) -> str:
-    """What quality costs: a point a system, at every SNR that has all of a metric."""
+    """Plots of quality against time, one per SNR, with a point for each system that has both."""
     parts, metric = [], "lpips" if any(key[3] == "lpips" for key in summary) else "psnr_db"
     for snr in sorted({key[2] for key in summary if key[0] == where}):
         series = {}
         for system in systems:
-            cost = [summary.get((where, system, snr, name)) for name in TIMES]
+            cost = [summary[key][0] for name in TIMES if (key := (where, system, snr, name)) in summary]
             quality = summary.get((where, system, snr, metric))
-            if all(cost) and quality:
-                series[system] = [(max(1.0, sum(median for median, *_ in cost)), *quality[:3])]
+            if len(cost) == len(TIMES) and quality:
+                series[system] = [(max(1.0, sum(cost)), *quality[:3])]
         if len(series) > 1:
             parts.append(plot(series, metric, f"time of sender and receiver at {snr:g} dB, ms", log=True))
     if not parts:
         return ""
-    text = "Time: one thread of processor time, medians; a codec's sender searches for the encoding that fills the bytes."
+    text = (
+        "Time: one thread of processor time, medians; a codec's sender searches for the encoding that fills the bytes."
+    )
     return f"<h3>Time against quality</h3><div class=plots>{''.join(parts)}</div><p class=note>{text}</p>"
 
 
 def rate_plots(rows: list[dict], summary: Summary) -> list[str]:
-    """What more channel uses bring, where settings differ in nothing else."""
-    rates = defaultdict(lambda: defaultdict(list))  # setting but for the uses -> setting -> uses over numbers of the pictures
+    """Plots of quality against rate, for settings that differ only in their channel uses."""
+    rates = defaultdict(lambda: defaultdict(list))  # setting without the uses -> setting -> bandwidth ratio of each row
     for row in rows:
         rates[setting(row | {"uses_rule": ""})][setting(row)].append(row["uses"] / (3 * row["height"] * row["width"]))
     parts = []
@@ -273,11 +143,13 @@ def rate_plots(rows: list[dict], summary: Summary) -> list[str]:
         for snr in sorted({key[2] for key in summary if key[0] in settings}):
             for metric in METRICS:
                 found = {
-                    s: [(mean[w], *summary[w, s, snr, metric][:3]) for w in settings if (w, s, snr, metric) in summary] for s in systems
+                    s: [(mean[w], *summary[w, s, snr, metric][:3]) for w in settings if (w, s, snr, metric) in summary]
+                    for s in systems
                 }
                 series = {system: sorted(points) for system, points in found.items() if len(points) > 1}
+                across = f"channel uses over numbers of the picture, at {snr:g} dB"
                 if series:
-                    parts.append(plot(series, metric, f"channel uses over numbers of the picture, at {snr:g} dB", log=True, ratios=True))
+                    parts.append(plot(series, metric, across, log=True, ratios=True))
         parts.append("</div>")
     return parts
 
@@ -286,10 +158,10 @@ def overview(rows: list[dict]) -> str:
     pictures, draws = len({row["image_sha256"] for row in rows}), len({row["draw"] for row in rows})
     systems = len({row["system"] for row in rows})
     return (
-        f"{len(rows)} transmissions: {systems} systems, {pictures} pictures, {draws} draws of the channel. Every system gets the same "
-        "channel uses at the same power; sender and receiver are separate processes that share only the symbols and the side "
-        "information counted below. Lost pictures are shown as their mean colour and stay in the averages. Intervals: 95 %, "
-        "bootstrap over pictures. PROTOCOL.md says the rest."
+        f"{len(rows)} transmissions: {systems} systems, {pictures} pictures, {draws} draws of the channel. "
+        "Every system gets the same channel uses at the same power; sender and receiver are separate processes that "
+        "share only the symbols and the side information counted below. Lost pictures are shown as their mean colour "
+        "and stay in the averages. Intervals: 95 %, bootstrap over pictures. PROTOCOL.md says the rest."
     )
 
 
@@ -302,8 +174,8 @@ def uses_line(rows: list[dict]) -> str:
 
 def legend_note() -> str:
     return (
-        "<p class=note>Solid: can be built. Dashed and dash-dotted: ideal codes that reach Shannon's capacity or the finite-length bound. "
-        "Dotted: one fixed scheme.</p>"
+        "<p class=note>Solid: can be built. Dashed and dash-dotted: ideal codes that reach Shannon's capacity or the "
+        "finite-length bound. Dotted: one fixed scheme.</p>"
     )
 
 
@@ -314,11 +186,13 @@ def table(head: list[str], lines: list[list[str]]) -> str:
 
 def about(rows: list[dict]) -> list[list[str]]:
     versions = {row["system"]: row["system_version"] for row in rows}
-    return [[name, SYSTEMS[name].about if name in SYSTEMS else "", versions[name]] for name in sorted(versions, key=order)]
+    return [
+        [name, SYSTEMS[name].about if name in SYSTEMS else "", versions[name]] for name in sorted(versions, key=order)
+    ]
 
 
 def measured(rows: list[dict]) -> list[list[str]]:
-    """Noise power summed over all rows, each with its share of the symbols."""
+    """The measured Es/N0 of each channel and SNR: signal and noise power are summed over rows, weighted by symbols."""
     groups = defaultdict(list)
     for row in rows:
         if row["es_n0_db"] is not None:
@@ -327,15 +201,19 @@ def measured(rows: list[dict]) -> list[list[str]]:
     for (channel, snr_db), found in sorted(groups.items()):
         signal = sum(k * power for k, power, _ in found)
         noise = sum(k * power / 10 ** (db / 10) for k, power, db in found)
-        lines.append([channel, f"{snr_db:g}", f"{10 * math.log10(signal / noise):.3f}", str(sum(k for k, _, _ in found))])
+        lines.append(
+            [channel, f"{snr_db:g}", f"{10 * math.log10(signal / noise):.3f}", str(sum(k for k, _, _ in found))]
+        )
     return lines
 
 
 def sheet(rows: list[dict], systems: list[str], out: Path) -> str:
-    """What each system received of the pictures that were kept, at equal uses."""
+    """The pictures that were kept, as each system received them, at equal uses."""
     parts = []
     for sha256 in dict.fromkeys(row["image_sha256"] for row in rows):
-        here = {(row["system"], row["snr_db"]): row for row in rows if row["image_sha256"] == sha256 and row["draw"] == 0}
+        here = {
+            (row["system"], row["snr_db"]): row for row in rows if row["image_sha256"] == sha256 and row["draw"] == 0
+        }
         kept = {key: picture_path(out, row) for key, row in here.items()}
         kept = {key: path for key, path in kept.items() if path.exists()}
         snrs = sorted({snr for _, snr in kept})
@@ -369,12 +247,19 @@ def data_uri(path: Path) -> str:
 
 
 def plot(
-    series: dict[str, list[tuple[float, float, float, float]]], metric: str, across: str = "Es/N0, dB", log=False, ratios=False
+    series: dict[str, list[tuple[float, float, float, float]]],
+    metric: str,
+    across: str = "Es/N0, dB",
+    log=False,
+    ratios=False,
 ) -> str:
-    """An SVG: {system: [(x, mean, low, high)]}. One colour a family, dashes by the kind of link.
+    """Draw an SVG with one colour per family and dashes by the kind of link.
 
     Args:
-        across: what x is; `log`: on a logarithmic axis; `ratios`: ticks at the values, as 1/n.
+        series: {system: [(x, mean, low, high)]}.
+        across: what x is.
+        log: whether the x axis is logarithmic.
+        ratios: whether it has ticks at the values, as 1/n.
     """
     label, unit, digits, more = ALL[metric]
     width, height, left, top, right, bottom = 560, 380, 58, 30, 150, 44
@@ -382,7 +267,10 @@ def plot(
     ys = [y for points in series.values() for _, *values in points for y in values]
     x0, x1, y0, y1 = min(xs), max(xs), min(ys), max(ys)
     scale = math.log10 if log else float
-    ticks = {x: f"1/{1 / x:.0f}" if ratios else f"{x:g}" for x in (decades(x0, x1) if log and not ratios else sorted(set(xs)))}
+    ticks = {
+        x: f"1/{1 / x:.0f}" if ratios else f"{x:g}"
+        for x in (decades(x0, x1) if log and not ratios else sorted(set(xs)))
+    }
     x0, x1 = scale(min(x0, *ticks)), scale(max(x1, *ticks))
     x0, x1 = (x0, x1) if x1 > x0 else (x0 - 1, x1 + 1)
     step = nice(max(y1 - y0, 10.0**-digits) / 5)
@@ -397,20 +285,27 @@ def plot(
     for i in range(round((y1 - y0) / step) + 1):
         y = y0 + i * step
         svg.append(f'<line x1="{left}" x2="{width - right}" y1="{py(y):.1f}" y2="{py(y):.1f}" stroke="#e4e4e4"/>')
-        svg.append(f'<text x="{left - 6}" y="{py(y) + 4:.1f}" text-anchor="end">{y:.{max(0, -math.floor(math.log10(step)))}f}</text>')
+        text = f"{y:.{max(0, -math.floor(math.log10(step)))}f}"
+        svg.append(f'<text x="{left - 6}" y="{py(y) + 4:.1f}" text-anchor="end">{text}</text>')
     for x, text in ticks.items():
         svg.append(f'<text x="{px(x):.1f}" y="{height - bottom + 18}" text-anchor="middle">{text}</text>')
-    svg.append(f'<text x="{(left + width - right) / 2}" y="{height - 6}" text-anchor="middle">{html.escape(across)}</text>')
+    svg.append(
+        f'<text x="{(left + width - right) / 2}" y="{height - 6}" text-anchor="middle">{html.escape(across)}</text>'
+    )
     families = list(dict.fromkeys(family(name) + name.partition("@")[2] for name in series))
     for i, (name, points) in enumerate(series.items()):
         colour = COLOURS[families.index(family(name) + name.partition("@")[2]) % len(COLOURS)]
         dash = DASHES.get(name.split("@")[0].rpartition("-")[2], "none")
-        line = f'stroke="{colour}" stroke-width="{3 if family(name) == "semcast" else 1.7}" fill="none" stroke-dasharray="{dash}"'
+        thick = 3 if family(name) == "semcast" else 1.7
+        line = f'stroke="{colour}" stroke-width="{thick}" fill="none" stroke-dasharray="{dash}"'
         svg.append(f'<polyline {line} points="{" ".join(f"{px(x):.1f},{py(mean):.1f}" for x, mean, *_ in points)}"/>')
         for x, mean, low, high in points:
             tip = f"{html.escape(name)}, {x:.3g}: {mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-            svg.append(f'<line x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{py(low):.1f}" y2="{py(high):.1f}" stroke="{colour}" opacity="0.5"/>')
-            svg.append(f'<circle cx="{px(x):.1f}" cy="{py(mean):.1f}" r="3" fill="{colour}"><title>{tip}</title></circle>')
+            ends = f'x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{py(low):.1f}" y2="{py(high):.1f}"'
+            svg.append(f'<line {ends} stroke="{colour}" opacity="0.5"/>')
+            svg.append(
+                f'<circle cx="{px(x):.1f}" cy="{py(mean):.1f}" r="3" fill="{colour}"><title>{tip}</title></circle>'
+            )
         y = top + 8 + i * min(16, (height - top - bottom) / len(series))
         svg.append(f'<line {line} x1="{width - right + 10}" x2="{width - right + 36}" y1="{y:.1f}" y2="{y:.1f}"/>')
         svg.append(f'<text x="{width - right + 42}" y="{y + 4:.1f}" font-size="11">{html.escape(name)}</text>')
@@ -418,12 +313,12 @@ def plot(
 
 
 def nice(step: float) -> float:
-    """The next larger of 1, 2, 5 times a power of ten."""
+    """The next number not below `step` that is 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(power * m for m in (1, 2, 5, 10) if power * m >= step * (1 - 1e-9))
 
 
 def decades(low: float, high: float) -> list[float]:
-    """Powers of ten from one not above `low` to one not below `high`, two at least."""
+    """Powers of ten from one not above `low` to one not below `high`; at least two."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     return [10.0**n for n in range(first, max(last, first + 1) + 1)]

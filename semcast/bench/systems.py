@@ -1,19 +1,20 @@
-"""What the bench measures. A system is a sender and a receiver, which run in separate processes (`ends.py`):
+"""The systems that the bench measures. Each is a sender and a receiver, which run in separate processes (`ends.py`):
 
     send(pixels, uses, snr_db) -> (x, side)     pixels uint8 [H, W, 3]; x [1, k] complex, k <= uses, mean |x|^2 = 1
-    receive(received, side) -> pixels           `channel.Received` of [1, k] tensors; None: lost, show the mean colour
+    receive(received, side) -> pixels           `Received` of [1, k] tensors; None if lost: the mean colour is shown
 
-side = {name: [value, bits]}: whole numbers 0 <= value < 2^bits, error-free, counted by the harness. The mean colour is in
-the fields red, green and blue. Senders know the average SNR and neither the noise nor which draw it is. An ideal link takes
-a payload of bytes for x, delivers it whole or not at all, and the harness checks its size against the theory.
+side = {name: [value, bits]} holds whole numbers 0 <= value < 2^bits. It is error-free, and the harness counts it. The
+fields red, green and blue hold the mean colour. Senders know the average SNR, but neither the noise nor which draw it
+is. For an ideal link, x is a payload of bytes, which is delivered whole or not at all; the harness checks its size
+against the theory.
 
-Your own: `--systems package.module:NAME` with NAME a `System`.
+To measure your own, give `--systems package.module:NAME` with NAME a `System`.
 """
 
+import copy
 import dataclasses
 import functools
 import hashlib
-import importlib
 import importlib.metadata
 import importlib.util
 import math
@@ -25,17 +26,26 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .. import __version__, packet
-from ..channel import Received
-from ..errors import InputError, Lost
-from ..frame import VERSION
+from ..cascade.config import load_config
+from ..cascade.loading import load_model
+from ..cascade.model import Cascade
+from ..cascade.models import find_model
+from ..channels.base import Received
+from ..errors import InputError, Lost, load_object
+from ..errors import missing as missing_packages
+from ..header import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, HEADER_BITS, VERSION, Header
+from ..images import mean_colour as colour_of
 from ..images import to_pixels, to_tensor
-from ..phy.capacity import capacity, normal_approximation
-from ..transmitter import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, HEADER_BITS, Header
+from ..link import Link
+from ..modulation import ldpc
+from ..modulation.capacity import capacity, normal_approximation
+from ..modulation.modems import on_air
 from . import codecs, deepjscc
+from .downscale import enlarge, grid, samples, shrink
+from .pictures import sides_of
 
 FINITE_LOSS = 0.01  # block error probability of the `finite` links
-FIXED_DB = 10.0  # `fixed` links use the scheme that is best here, at every SNR
+FIXED_DB = 10.0  # `fixed` links use at every SNR the scheme that is best at this one
 Side = dict[str, tuple[int, int]]
 
 
@@ -44,25 +54,29 @@ class System(NamedTuple):
     send: Callable
     receive: Callable
     link: str = "channel"  # or "capacity", "finite": ideal links for payloads, on AWGN
-    digital: bool = False  # its constellation, not every picture, has unit power
+    digital: bool = False  # its constellation has unit power, but not every picture
     needs: tuple[str, ...] = ()  # packages beyond the plain installation
-    version: Callable[[], str] = lambda: __version__
+    version: Callable[[], str] = lambda: "1"  # changes when what it sends or receives changes
     ready: Callable[[], None] = lambda: None  # raises InputError if it cannot run
 
 
 # semcast
 
 
-def send_semcast(pixels: np.ndarray, uses: int, snr_db: float, model: str, device: str) -> tuple[torch.Tensor, Side]:
-    x, header = encode_semcast(pixels, uses, model, device)
-    return x, header_side(header)
-
-
-def encode_semcast(pixels: np.ndarray, uses: int, model: str, device: str) -> tuple[torch.Tensor, Header]:
-    link = load_link(model, device, True)
-    factor = largest_factor(*pixels.shape[:2], uses, link.cascade.config.factor)
-    seed = zlib.crc32(pixels.tobytes())  # of the receiver's diffusion noise
-    return link.send(to_tensor(pixels).to(device), factor, seed)
+def send_semcast(
+    pixels: np.ndarray, uses: int, snr_db: float, model: str, device: str, mode: str, fixed_db: float | None = None
+) -> tuple[torch.Tensor, Side]:
+    """Send over the link at the largest `factor` that the uses allow. A packet that does not fit becomes no symbols."""
+    link = load_link(model, device, True, mode)
+    factor = largest_factor(*sides_of(pixels), uses, link.cascade.config.factor)
+    seed = zlib.crc32(pixels.tobytes())  # seeds the receiver's diffusion noise
+    colour = mean_colour(pixels) if mode == "digital" else {}
+    try:
+        sent = link.send(to_tensor(pixels), snr_db if fixed_db is None else fixed_db, factor=factor, seed=seed)
+    except Lost:
+        header = Header(0, *sides_of(pixels), factor, 1.0, seed)
+        return torch.zeros(1, 0, dtype=torch.complex64), header_side(header) | colour
+    return on_air(sent), header_side(sent.header) | colour
 
 
 def header_side(header: Header) -> Side:
@@ -72,41 +86,38 @@ def header_side(header: Header) -> Side:
     return {name: (values[name], bits) for name, bits in HEADER_BITS.items()}
 
 
-def send_digital(pixels: np.ndarray, uses: int, snr_db: float, model: str, device: str) -> tuple[torch.Tensor, Side]:
-    """The same code as a packet of bytes (`--mode digital`)."""
-    x, header = encode_semcast(pixels, uses, model, device)
-    try:
-        payload, header = packet.prepare(x, header, load_link(model, device, True).basis, snr_db)
-    except Lost:  # nothing fits
-        return torch.zeros(1, 0, dtype=torch.complex64), header_side(header) | mean_colour(pixels)
-    return packet.on_air(payload, header), header_side(header) | mean_colour(pixels)
+def read_header(side: Side) -> Header:
+    values = {
+        field.name: side[field.name][0] for field in dataclasses.fields(Header) if field.name not in ("factor", "gain")
+    }
+    return Header(**values, factor=side["factor"][0] / FACTOR_UNIT, gain=float16(side["gain"][0]))
 
 
 def receive_semcast(received: Received, side: Side, model: str, device: str, steps: int | None) -> np.ndarray | None:
-    values = {field.name: side[field.name][0] for field in dataclasses.fields(Header) if field.name in side}
-    header = Header(**values | {"factor": values["factor"] / FACTOR_UNIT, "gain": float16(values["gain"])})
-    link = load_link(model, device, False)
     try:
-        received = link.unpack(received, header)
+        return to_pixels(load_link(model, device, False, "analog").receive(received, read_header(side), steps))
     except Lost:
         return None
-    return to_pixels(link.receive(Received(*(part.to(device) for part in received)), header, steps))
+
+
+@functools.lru_cache(maxsize=4)
+def load_link(model: str, device: str, low_memory: bool, mode: str) -> Link:
+    return Link(load_cascade(model, device, low_memory), mode=mode)
 
 
 @functools.lru_cache(maxsize=2)
-def load_link(model: str, device: str, low_memory: bool):
-    from ..link import Link
-    from ..models import load_model
-
-    return Link(load_model(model, device, low_memory=low_memory))
+def load_cascade(model: str, device: str, low_memory: bool) -> Cascade:
+    return load_model(model, device, low_memory=low_memory)
 
 
 def largest_factor(height: int, width: int, uses: int, default: float) -> float:
-    """The factor that sends most symbols within `uses`; of several the one nearest the model's default."""
+    """The factor that sends most symbols within `uses`; among equals, the one nearest the model's default."""
     factors = [i / FACTOR_UNIT for i in range(round(FACTOR_MIN * FACTOR_UNIT), round(FACTOR_MAX * FACTOR_UNIT) + 1)]
     counts = {factor: semcast_uses(height, width, factor) for factor in factors}
     if min(counts.values()) > uses:
-        raise InputError(f"{uses} channel uses are too few for semcast at {width}x{height} pixels: it needs {min(counts.values())}")
+        raise InputError(
+            f"{uses} channel uses are too few for semcast at {width}x{height} pixels: it needs {min(counts.values())}"
+        )
     return max((f for f in factors if counts[f] <= uses), key=lambda f: (counts[f], -abs(f - default)))
 
 
@@ -116,55 +127,114 @@ def semcast_uses(height: int, width: int, factor: float) -> int:
 
 @functools.cache
 def model_version(model: str) -> str:
-    """Name and the hash of its weights."""
-    from pathlib import Path
-
-    from ..models import known_models
-
-    known = known_models().get(model)
-    folder = known.folder if known else Path(model)
-    files = sorted(folder.glob("*.safetensors")) if folder else []
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return f"{folder.name if folder else model} {digest[:16]}"
+    """Name and version of a model: the hash of its weight files, or that of the files whose figures hold for them."""
+    folder = find_model(model).folder
+    assert folder is not None  # `find_model` refuses a model that is not here
+    files = sorted(folder.glob("*.safetensors"))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    return f"{folder.name} {load_config(folder).same_as or digest}"
 
 
-def semcast(model: str, device: str, steps: int | None) -> System:
-    about = f"semcast, {f'{steps} diffusion step' + 's' * (steps > 1) if steps else 'as many diffusion steps as the model asks for'}"
-    send, receive = partial(send_semcast, model=model, device=device), partial(receive_semcast, model=model, device=device, steps=steps)
+def semcast(model: str, device: str, steps: int | None = None) -> System:
+    asked = f"{steps} diffusion step" + "s" * (steps > 1) if steps else "as many diffusion steps as the model asks for"
+    send = partial(send_semcast, model=model, device=device, mode="analog")
+    receive = partial(receive_semcast, model=model, device=device, steps=steps)
+    return System(f"semcast, {asked}", send, receive, version=partial(model_version, model))
+
+
+def semcast_told_less(model: str, device: str, told: str) -> System:
+    """semcast with a receiver that is told less about the noise of the same transmissions."""
+    about = {
+        "mean": "semcast, whose Stage B is told the mean noise, not where it is",
+        "one": "semcast, told one noise variance for all symbols",
+    }[told]
+    send = partial(send_semcast, model=model, device=device, mode="analog")
+    receive = partial(receive_told_less, model=model, device=device, told=told)
     return System(about, send, receive, version=partial(model_version, model))
 
 
-def semcast_digital(model: str, device: str) -> System:
-    send, receive = partial(send_digital, model=model, device=device), partial(receive_semcast, model=model, device=device, steps=None)
-    about = "semcast's code as a packet of bytes over 5G LDPC and QAM chosen by the SNR"
-    version = lambda: f"{model_version(model)}, packets of frame version {VERSION}"  # noqa: E731
+def receive_told_less(received: Received, side: Side, model: str, device: str, told: str) -> np.ndarray | None:
+    if told == "one":
+        return receive_semcast(one_variance(received), side, model, device, None)
+    return to_pixels(load_mapless(model, device).receive(received, read_header(side)))
+
+
+@functools.lru_cache(maxsize=1)
+def load_mapless(model: str, device: str) -> Link:
+    """The link with a Stage B that ignores its noise map and is told only the mean noise."""
+    cascade = copy.deepcopy(load_cascade(model, device, False))
+    if cascade.config.stage_b.noise_map:
+        cascade.stage_b.noise_mapper.weight.data.zero_()
+    return Link(cascade)
+
+
+def one_variance(received: Received) -> Received:
+    """Hide from a receiver where the noise is: y / h [B, K], h = 1 and one noise_var [B, 1].
+
+    This models a modem that hands over equalised symbols and one SNR for all of them. noise_var is the mean noise after
+    equalising, over the symbols that arrived. That makes 1 / (1 + noise_var) the best single MMSE weight: it equals
+    E[conj(x) y] / E|y|^2 for y = x + e, and zeros for lost symbols do not change this ratio.
+
+    With OFDM and LS, y is equalised and h = 1 already. In a deep fade a few symbols have hundreds of times the noise;
+    they dominate the mean and stay as large as the division by a small h made them. With erasures, a lost symbol is a
+    zero that is believed to have the noise of those that arrived.
+    """
+    y, h, noise_var = received
+    power = h.abs().square().clamp_min(1e-12)
+    noise = (noise_var / power).expand(y.shape)
+    arrived = noise.isfinite()
+    mean = noise.where(arrived, 0).sum(dim=1, keepdim=True) / arrived.sum(dim=1, keepdim=True)
+    return Received((h.conj() * y / power).where(arrived, 0), torch.ones_like(y[:, :1]), mean)
+
+
+def semcast_digital(model: str, device: str, fixed_db: float | None = None) -> System:
+    send = partial(send_semcast, model=model, device=device, mode="digital", fixed_db=fixed_db)
+    receive = partial(receive_semcast, model=model, device=device, steps=None)
+    suits = "chosen by the SNR" if fixed_db is None else f"that suit {fixed_db:g} dB, at every SNR"
+    version = lambda: f"{model_version(model)}, packets of frame version {VERSION}"
+    about = f"semcast's Z as a packet of bytes over 5G LDPC and QAM {suits}"
     return System(about, send, receive, digital=True, needs=("sionna", "constriction"), version=version)
 
 
-# Analog rivals without a trained transmitter
+# A sender that sends nothing, for the worth of a lost picture
+
+
+def send_nothing(pixels: np.ndarray, uses: int, snr_db: float) -> tuple[torch.Tensor, Side]:
+    return torch.zeros(1, 0, dtype=torch.complex64), sides(pixels) | mean_colour(pixels)
+
+
+def receive_nothing(received: Received, side: Side) -> None:
+    return None
+
+
+# Analog rivals whose transmitter is not trained for the channel
 
 
 def send_downscale(pixels: np.ndarray, uses: int, snr_db: float) -> tuple[torch.Tensor, Side]:
-    from ..baselines import shrink
-
     x, mean, gain = shrink(to_tensor(pixels), uses)
     red, green, blue = (mean.flatten() * 255).round().int().tolist()
-    return x, {**sides(pixels), "red": (red, 8), "green": (green, 8), "blue": (blue, 8), "gain": (float16_bits(gain.item()), 16)}
+    return x, {
+        **sides(pixels),
+        "red": (red, 8),
+        "green": (green, 8),
+        "blue": (blue, 8),
+        "gain": (float16_bits(gain.item()), 16),
+    }
 
 
 def receive_downscale(received: Received, side: Side) -> np.ndarray:
-    from ..baselines import enlarge
-
     mean = torch.tensor([side[name][0] / 255 for name in ("red", "green", "blue")]).view(1, 3, 1, 1)
     return to_pixels(enlarge(received, mean, float16(side["gain"][0]), (side["height"][0], side["width"][0])))
 
 
 @torch.inference_mode()
 def send_stage_a(pixels: np.ndarray, uses: int, snr_db: float, model: str, device: str) -> tuple[torch.Tensor, Side]:
-    """The picture shrunk until its Stage A latent, 4 numbers for 4x4 pixels, fits."""
-    stage_a = load_link(model, device, False).cascade.stage_a
-    height, width = stage_a_grid(*pixels.shape[:2], uses)
-    small = torch.nn.functional.interpolate(to_tensor(pixels), size=(4 * height, 4 * width), mode="bilinear", antialias=True)
+    """Shrink the picture until its Stage A latent, 4 numbers for 4x4 pixels, fits; send the latent."""
+    stage_a = load_link(model, device, False, "analog").cascade.stage_a
+    height, width = stage_a_grid(*sides_of(pixels), uses)
+    small = torch.nn.functional.interpolate(
+        to_tensor(pixels), size=(4 * height, 4 * width), mode="bilinear", antialias=True
+    )
     latent = stage_a.encode(small.to(device, next(stage_a.parameters()).dtype)).float().cpu()  # [1, 4, h, w]
     mean = latent.mean(dim=(2, 3)).half().float()  # [1, 4]
     z = (latent - mean[..., None, None]).flatten(1)
@@ -176,9 +246,7 @@ def send_stage_a(pixels: np.ndarray, uses: int, snr_db: float, model: str, devic
 
 @torch.inference_mode()
 def receive_stage_a(received: Received, side: Side, model: str, device: str) -> np.ndarray:
-    from ..baselines import samples
-
-    stage_a = load_link(model, device, False).cascade.stage_a
+    stage_a = load_link(model, device, False, "analog").cascade.stage_a
     sides = side["height"][0], side["width"][0]
     z = samples(received) / float16(side["gain"][0])
     mean = torch.tensor([float16(side[f"mean{i}"][0]) for i in range(4)]).view(1, 4, 1, 1)
@@ -188,48 +256,50 @@ def receive_stage_a(received: Received, side: Side, model: str, device: str) -> 
 
 
 def stage_a_grid(height: int, width: int, uses: int) -> tuple[int, int]:
-    from ..baselines import grid
-
     return grid(height // 4, width // 4, uses // 2)
 
 
 def stage_a(model: str, device: str) -> System:
-    send, receive = partial(send_stage_a, model=model, device=device), partial(receive_stage_a, model=model, device=device)
-    return System("Stage A's latent of a shrunk picture, sent analog", send, receive, version=partial(model_version, model))
+    about = "Stage A's latent of a shrunk picture, sent analog"
+    send = partial(send_stage_a, model=model, device=device)
+    receive = partial(receive_stage_a, model=model, device=device)
+    return System(about, send, receive, version=partial(model_version, model))
 
 
 # Codecs over a digital link
 
 
-def send_codec(codec: str, link: str, pixels: np.ndarray, uses: int, snr_db: float) -> tuple[torch.Tensor | bytes, Side]:
-    from ..phy import digital
-
-    mcs = digital.choose(uses, snr_db if link == "ldpc" else FIXED_DB) if link in ("ldpc", "fixed") else None
-    budget = ideal_bits(link, uses, snr_db) // 8 if mcs is None else digital.plan(uses, mcs).payload_bytes
+def send_codec(
+    codec: str, link: str, pixels: np.ndarray, uses: int, snr_db: float
+) -> tuple[torch.Tensor | bytes, Side]:
+    mcs = ldpc.choose(uses, snr_db if link == "ldpc" else FIXED_DB) if link in ("ldpc", "fixed") else None
+    budget = ideal_bits(link, uses, snr_db) // 8 if mcs is None else ldpc.plan(uses, mcs).payload_bytes
     found = codecs.fit(codec, pixels, budget)
     payload, scale = found or (b"", 0)
     side = {**sides(pixels), **mean_colour(pixels), "size": (len(payload), 16), "scale": (scale, 2)}
     if link == "ldpc":
-        side["scheme"] = (digital.TABLE.index(mcs) if mcs else 0, 5)
+        side["scheme"] = (ldpc.TABLE.index(mcs) if mcs else 0, 5)
     if link in ("capacity", "finite"):
         return payload, side
-    return digital.encode([payload], uses, mcs) if payload else torch.zeros(1, 0, dtype=torch.complex64), side
+    return ldpc.encode([payload], uses, mcs) if payload and mcs else torch.zeros(1, 0, dtype=torch.complex64), side
 
 
 def receive_codec(codec: str, link: str, received: Received | bytes, side: Side) -> np.ndarray | None:
-    from ..phy import digital
+    payload = received if isinstance(received, bytes) else decode_payload(link, received, side)
+    return codecs.show(codec, payload, side["scale"][0], side["height"][0], side["width"][0]) if payload else None
 
-    size, scale = side["size"][0], side["scale"][0]
-    payload = received
-    if isinstance(received, Received):
-        mcs = digital.TABLE[side["scheme"][0]] if link == "ldpc" else digital.choose(received.y.shape[1], FIXED_DB)
-        payload = digital.decode(received, mcs, [size])[0]
-    return payload and codecs.show(codec, payload, scale, side["height"][0], side["width"][0])
+
+def decode_payload(link: str, received: Received, side: Side) -> bytes | None:
+    mcs = ldpc.TABLE[side["scheme"][0]] if link == "ldpc" else ldpc.choose(received.y.shape[1], FIXED_DB)
+    return ldpc.decode(received, mcs, [side["size"][0]])[0] if mcs else None
 
 
 def ideal_bits(link: str, uses: int, snr_db: float) -> int:
-    """Most bits of a payload on an ideal link; 0 on a real one, for which no scheme was found."""
-    bits = {"capacity": lambda: uses * capacity(snr_db), "finite": lambda: normal_approximation(uses, snr_db, FINITE_LOSS)}
+    """The most bits of a payload on an ideal link; 0 on a real link, which gets here when no scheme was found."""
+    bits = {
+        "capacity": lambda: uses * capacity(snr_db),
+        "finite": lambda: normal_approximation(uses, snr_db, FINITE_LOSS),
+    }
     return math.floor(bits[link]()) if link in bits else 0
 
 
@@ -238,9 +308,9 @@ def sides(pixels: np.ndarray) -> Side:
 
 
 def mean_colour(pixels: np.ndarray) -> Side:
-    """24 bits: what is shown of a lost picture."""
-    mean = pixels.reshape(-1, 3).mean(axis=0).round().astype(int).tolist()
-    return {name: (value, 8) for name, value in zip(("red", "green", "blue"), mean)}
+    """The mean colour in 24 bits, which is shown in place of a lost picture."""
+    values = (colour_of(to_tensor(pixels)).flatten() * 255).round().int().tolist()
+    return {name: (value, 8) for name, value in zip(("red", "green", "blue"), values)}
 
 
 def float16_bits(value: float) -> int:
@@ -264,28 +334,32 @@ def _codec(codec: str, link: str) -> System:
     real = link in ("ldpc", "fixed")
     needs = ("sionna",) * real + ("imageio_ffmpeg",) * (codec != "jpeg2000")
     send, receive = partial(send_codec, codec, link), partial(receive_codec, codec, link)
-    version = lambda: codecs.CODECS[codec].version() + f", {link_version()}" * real  # noqa: E731
-    return System(f"{NAMES[codec]} over {LINKS[link]}", send, receive, "channel" if real else link, real, needs, version)
+    version = lambda: codecs.CODECS[codec].version() + f", {link_version()}" * real
+    about = f"{NAMES[codec]} over {LINKS[link]}"
+    return System(about, send, receive, "channel" if real else link, real, needs, version)
 
 
 @functools.cache
 def link_version() -> str:
-    """Of the digital link: the hash of its error curves, which decide the scheme, and the version of its decoder."""
-    from ..phy import digital
-
+    """Version of the digital link: the hash of its error curves, which decide the scheme, and its decoder's version."""
     sionna = importlib.metadata.version("sionna-no-rt") if importlib.util.find_spec("sionna") else "missing"
-    return f"link {hashlib.sha256(digital.CURVES.read_bytes()).hexdigest()[:8]}, sionna {sionna}"
+    return f"link {hashlib.sha256(ldpc.CURVES.read_bytes()).hexdigest()[:8]}, sionna {sionna}"
 
 
-MODELS = {  # those with networks, of any model: "semcast@MODEL_NAME_OR_DIR"
-    "semcast": partial(semcast, steps=None),
+MODELS = {  # systems that run with any model: "semcast@MODEL_NAME_OR_DIR"
+    "semcast": semcast,
+    "semcast-4steps": partial(semcast, steps=4),
     "semcast-2steps": partial(semcast, steps=2),
     "semcast-1step": partial(semcast, steps=1),
+    "semcast-mean-noise": partial(semcast_told_less, told="mean"),
+    "semcast-one-noise": partial(semcast_told_less, told="one"),
     "semcast-digital": semcast_digital,
+    "semcast-digital-fixed": partial(semcast_digital, fixed_db=FIXED_DB),
     "stage-a": stage_a,
 }
 SYSTEMS = {
     **{name: make("small", "cpu") for name, make in MODELS.items()},
+    "mean-colour": System("nothing is sent: what a lost picture is worth", send_nothing, receive_nothing),
     "downscale": System("the picture shrunk until its samples fit, sent analog", send_downscale, receive_downscale),
     "deepjscc": System(
         f"DeepJSCC, trained on AWGN of 1 to 20 dB for the ratios {', '.join(deepjscc.RATIOS)}",
@@ -300,29 +374,22 @@ SYSTEMS = {
 
 @functools.cache
 def find_system(name: str, device: str = "cpu") -> System:
-    """By its name; "semcast@DIR" is semcast with another model, "module:NAME" a system of the user's."""
+    """Find a system by name. "semcast@DIR" is semcast with another model, "module:NAME" a system of the user's."""
     base, _, model = name.partition("@")
     if base in MODELS:
         return MODELS[base](model or "small", device)
     if name in SYSTEMS:
         return SYSTEMS[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise InputError(f"no system is called {name!r}; `semcast bench --list` names them")
-    try:
-        system = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"cannot load the system {name!r}: {error}") from None
-    if not isinstance(system, System):
-        raise InputError(f"{name!r} is a {type(system).__name__}, not a semcast.bench.systems.System")
-    return system
+    return load_object(name, System)
 
 
 def missing(name: str) -> list[str]:
     """Packages that a system needs and that are not installed."""
-    return [package for package in find_system(name).needs if importlib.util.find_spec(package) is None]
+    return missing_packages(*find_system(name).needs)
 
 
 def family(name: str) -> str:
-    """Systems of one family share encodings: they run in the same place, one after the other."""
+    """The family of a system. Systems of one family share encodings and run in one place, one after the other."""
     return name.split("@")[0].split("-")[0]

@@ -1,6 +1,6 @@
-"""One unit of work: a picture sent by the systems of one family, at every SNR and draw, and what arrived measured.
+"""One unit of work: sends a picture with the systems of one family, at every SNR and draw, and measures what arrives.
 
-Here, and nowhere else, the channel is applied, uses and side information are counted, and power is checked.
+Only this module applies the channel, counts uses and side information, and checks the power.
 """
 
 import hashlib
@@ -13,27 +13,34 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..channel import Received, channel_uses, find_channel
+from ..channels.base import Received
+from ..channels.catalogue import find_channel
+from ..channels.combining import combine
 from ..errors import InputError
-from ..link import stream
+from ..randomness import stream
 from . import measures
 from .ends import Ends
 from .systems import FINITE_LOSS, System, find_system, ideal_bits
+from .versions import versions
 
-PROTOCOL = 1  # of PROTOCOL.md's section "The bench"
-SIDE_BITS_MAX = 1024  # who needs more must send it
+PROTOCOL = 1  # version of the section "The bench" in PROTOCOL.md
+SIDE_BITS_MAX = 1024  # a system that needs more must send it
 POWER_TOLERANCE = 1e-3
-MEASURED_NOISE = ("awgn", "rayleigh", "rayleigh-fast", "rician")  # y - h x is the noise
+NOT_READ = np.zeros((0, 0, 3), np.uint8)
+COPY_STRIDE = 1000  # copy i of draw d uses the seed of draw d + 1000 i
+MEASURED_NOISE = ("awgn", "rayleigh", "rayleigh-fast", "rician")  # channels on which y - h x is the noise
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all rows of a run share."""
+    """What all rows of a run have in common."""
 
     channel: str = "awgn"
-    options: tuple[tuple[str, object], ...] = ()  # of the channel, all of them
+    options: tuple[tuple[str, object], ...] = ()  # all options of the channel
     uses: str = "same"
-    headline: tuple[float, ...] = (1, 10, 20)  # SNRs with the slow metrics and pictures
+    copies: int = 1  # receptions of one transmission, which the receiver combines; each uses the channel
+    snr_error_db: float = 0.0  # both ends believe in an SNR that is too high by this
+    headline: tuple[float, ...] = (1, 10, 20)  # SNRs at which slow metrics run and pictures are kept
     lpips: Path | None = None
     segmenter: Path | None = None
     device: str = "cpu"
@@ -41,7 +48,7 @@ class Setting:
 
 
 class Unit(NamedTuple):
-    """Work for one process: one picture, systems of one family."""
+    """Work for one process: one picture and the systems of one family."""
 
     name: str
     sha256: str
@@ -49,30 +56,31 @@ class Unit(NamedTuple):
     jobs: tuple[tuple[str, float, tuple[int, ...]], ...]  # system, snr_db, draws
     setting: Setting
     shown: bool  # keep pictures
-    index: int  # of the picture in the data
-    pixels: np.ndarray | None = None  # uint8 [H, W, 3]; read when the unit is given away
-    truth: np.ndarray | None = None  # uint8 [H, W], classes of its pixels, if there are labels
+    index: int  # the picture's index in the data
+    pixels: np.ndarray = NOT_READ  # uint8 [H, W, 3]; read when the unit is handed out
+    truth: np.ndarray | None = None  # uint8 [H, W], the classes of its pixels, if there are labels
 
 
 Measured = tuple[dict, np.ndarray | None, dict[str, np.ndarray]]  # row, picture to keep, features by SHA-256
 
 
 def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
-    """Its rows, each with the picture that was received if it is to be kept, and features of original and received."""
+    """The rows of a unit, each with the received picture if it is to be kept, and features of original and received."""
     setting, measured = unit.setting, {}
     for name, snr_db, draws in unit.jobs:
         system, headline = find_system(name), snr_db in setting.headline
         reference = measures.reference(unit.pixels, setting.lpips, headline, setting.segmenter, unit.truth)
-        sent, side, send_ms = ends.send(name, unit.pixels, unit.uses, snr_db)
-        facts = check_sent(name, system, sent, side, unit.uses, snr_db)
+        believed_db = snr_db + setting.snr_error_db
+        sent, side, send_ms = ends.send(name, unit.pixels, unit.uses, believed_db)
+        facts = check_sent(name, system, sent, side, unit.uses, believed_db)
         for draw in draws:
             seed = draw_seed(unit.sha256, draw)
-            received, noise = transmit(system, sent, snr_db, seed, setting)
+            received, noise = propagate(system, sent, snr_db, unit.sha256, draw, setting)
             image, receive_ms = (None, None) if received is None else ends.receive(name, received, side)
             lost = image is None
-            image = check_image(name, unit.pixels, mean_colour(name, unit.pixels, side) if lost else image)
+            image = check_image(name, unit.pixels, flat_picture(name, unit.pixels, side) if image is None else image)
             digest = hashlib.sha256(image.tobytes()).hexdigest()
-            if (digest, headline) not in measured:  # what arrives whole is the same in every draw
+            if (digest, headline) not in measured:  # a payload that arrives gives the same picture in every draw
                 measured[digest, headline] = measures.measure(reference, image, setting.lpips)
             quality, features = measured[digest, headline]
             row = {
@@ -90,6 +98,8 @@ def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
                 "draw": draw,
                 "seed": seed,
                 "uses_rule": setting.uses,
+                "copies": setting.copies,
+                "snr_error_db": setting.snr_error_db,
                 "uses": unit.uses,
                 **facts,
                 **noise,
@@ -99,14 +109,14 @@ def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
                 **quality,
                 "received_sha256": digest,
                 "headline": headline,
-                "versions": measures.versions(setting.lpips, setting.segmenter),
+                "versions": versions(setting.lpips, setting.segmenter),
             }
             seen = {} if features is None else {unit.sha256: reference["seen"].features, digest: features}
             yield row, image if unit.shown and headline and draw == 0 else None, seen
 
 
 def check_sent(name: str, system: System, sent: torch.Tensor | bytes, side: dict, uses: int, snr_db: float) -> dict:
-    """What a sender hands over, counted and checked by the harness. Returns fields of the row."""
+    """Count and check what a sender hands over. Returns fields of the row."""
     wrong = lambda text: InputError(f"the sender of {name!r} {text}")
     for field, (value, bits) in side.items():
         if not (isinstance(value, int) and isinstance(bits, int) and 0 <= value < 2 ** min(bits, SIDE_BITS_MAX)):
@@ -129,33 +139,40 @@ def check_sent(name: str, system: System, sent: torch.Tensor | bytes, side: dict
         return {"payload_uses": 0, **facts}
     power = sent.abs().square().double().mean().item()
     spread = 5 * math.sqrt(0.4 / k) if system.digital else 0.0  # 256-QAM: Var|x|^2 = 0.4
-    if not abs(power - 1) <= POWER_TOLERANCE + spread:  # refuses NaN too
+    if not abs(power - 1) <= POWER_TOLERANCE + spread:  # also refuses NaN
         raise wrong(f"sent with power {power:.5g} instead of 1")
     return {"payload_uses": k, **facts, "power": power}
 
 
-def transmit(
-    system: System, sent: torch.Tensor | bytes, snr_db: float, seed: int, setting: Setting
+def propagate(
+    system: System, sent: torch.Tensor | bytes, snr_db: float, sha256: str, draw: int, setting: Setting
 ) -> tuple[Received | bytes | None, dict]:
-    """The channel: what arrives, None for nothing, and its fields of the row."""
+    """Apply the channel. Returns what arrives, or None for nothing, and fields of the row."""
     noise = {"channel_uses": 0, "es_n0_db": None}
+    seeds = [draw_seed(sha256, draw + COPY_STRIDE * copy) for copy in range(setting.copies)]
     if isinstance(sent, bytes):
-        lucky = system.link == "capacity" or torch.rand((), generator=stream(seed, "loss")).item() >= FINITE_LOSS
+        lucky = system.link == "capacity" or torch.rand((), generator=stream(seeds[0], "loss")).item() >= FINITE_LOSS
         return (sent if sent and lucky else None), noise | {"channel_uses": None}
     if not sent.shape[1]:
         return None, noise
     channel, options = find_channel(setting.channel), dict(setting.options)
-    received = channel(sent, snr_db, [stream(seed, "channel")], **options)
+    if setting.snr_error_db:
+        options["snr_mismatch_db"] = setting.snr_error_db
+    receptions = [channel(sent, snr_db, [stream(seed, "channel")], **options) for seed in seeds]
     if setting.channel in MEASURED_NOISE:
-        n = received.y - received.h * sent
-        noise["es_n0_db"] = 10 * math.log10(sent.abs().square().double().sum().item() / n.abs().square().double().sum().item())
-    return received, noise | {"channel_uses": channel_uses(setting.channel, sent.shape[1], **options)}
+        n = receptions[0].y - receptions[0].h * sent
+        noise["es_n0_db"] = 10 * math.log10(
+            sent.abs().square().double().sum().item() / n.abs().square().double().sum().item()
+        )
+    return combine(receptions), noise | {"channel_uses": setting.copies * channel.uses(sent.shape[1], options)}
 
 
-def mean_colour(name: str, pixels: np.ndarray, side: dict) -> np.ndarray:
-    """What is shown of a lost picture: the mean colour, which came as side information."""
+def flat_picture(name: str, pixels: np.ndarray, side: dict) -> np.ndarray:
+    """The picture shown in place of a lost one: its mean colour, which came as side information."""
     if not {"red", "green", "blue"} <= side.keys():
-        raise InputError(f"the receiver of {name!r} lost the picture, but its side information has no mean colour (red, green, blue)")
+        raise InputError(
+            f"the receiver of {name!r} lost the picture, but its side information has no mean colour (red, green, blue)"
+        )
     return np.broadcast_to(np.array([side[c][0] for c in ("red", "green", "blue")], np.uint8), pixels.shape).copy()
 
 
@@ -166,5 +183,5 @@ def check_image(name: str, sent: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 def draw_seed(sha256: str, draw: int) -> int:
-    """Of the channel: one for every picture and draw, the same for all systems and SNRs. No system is told."""
+    """The channel's seed for a picture and draw. It is the same for all systems and SNRs, and no system is told it."""
     return int.from_bytes(hashlib.sha256(f"{sha256} {draw}".encode()).digest()[:4], "big")

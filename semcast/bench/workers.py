@@ -6,20 +6,20 @@ import multiprocessing
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 
 import torch
 
+from ..device import keep_freed_memory
 from ..errors import InputError
-from ..memory import keep_freed_memory
 from .ends import Ends
 from .unit import Measured, Unit, measure_unit
 
 
-def here(units: Iterator[Unit], device: str, ends: Ends | None) -> Iterator[Measured]:
+def here(units: Iterator[Unit], device: str, ends: Ends | None) -> Generator[Measured, None, None]:
     threads = torch.get_num_threads()
     with contextlib.nullcontext(ends) if ends else Ends(device) as ends:
         try:
@@ -30,8 +30,8 @@ def here(units: Iterator[Unit], device: str, ends: Ends | None) -> Iterator[Meas
             torch.set_num_threads(threads)
 
 
-def in_processes(units: Iterator[Unit], workers: int) -> Iterator[Measured]:
-    """Units are read as they are given away, so few pictures are in memory at a time."""
+def in_processes(units: Iterator[Unit], workers: int) -> Generator[Measured, None, None]:
+    """Measure in processes. Units are read when they are handed out, so that few pictures are in memory at a time."""
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent)
     try:
         pending = set()
@@ -45,30 +45,33 @@ def in_processes(units: Iterator[Unit], workers: int) -> Iterator[Measured]:
                 yield from future.result()
     except BrokenProcessPool:
         raise InputError(
-            "a worker process was killed, perhaps for want of memory; give the command again to go on, or fewer --workers"
+            "a worker process was killed, perhaps for want of memory; "
+            "give the command again to go on, or fewer --workers"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def end_with_parent() -> None:
-    """A worker holds both ends of the pool's queue: if the harness is killed, it would wait for work for ever."""
+    """End this worker when the harness is killed. It holds both ends of the pool's queue and would wait for ever."""
 
     def watch() -> None:
-        connection.wait([multiprocessing.parent_process().sentinel])
-        os._exit(1)  # its sender and receiver see the end of their input
+        if (parent := multiprocessing.parent_process()) is not None:
+            connection.wait([parent.sentinel])
+        os._exit(1)  # its sender and receiver then see the end of their input
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def on_ray(units: Iterator[Unit], address: str) -> Iterator[Measured]:
-    """Every machine of the cluster needs semcast, and the LPIPS folder at the same place."""
+def on_ray(units: Iterator[Unit], address: str) -> Generator[Measured, None, None]:
+    """Measure on a cluster, each of whose machines needs semcast, and the LPIPS folder at the same path."""
     try:
         import ray
+        from ray.exceptions import RayError, RayTaskError
     except ImportError as error:
         raise InputError(f"--ray needs Ray ({error}): pip install 'semcast[ray]'") from None
     try:
-        if ":" in address and "://" not in address:  # Ray itself would try for minutes
+        if ":" in address and "://" not in address:  # Ray itself would keep trying for minutes
             host, port = address.rsplit(":", 1)
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
@@ -84,10 +87,12 @@ def on_ray(units: Iterator[Unit], address: str) -> Iterator[Measured]:
                 return
             (finished, *_), pending = ray.wait(pending)
             yield from ray.get(finished)
-    except ray.exceptions.RayError as error:
-        if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, InputError):
+    except RayError as error:
+        if isinstance(error, RayTaskError) and isinstance(error.cause, InputError):
             raise error.cause from None
-        raise InputError(f"the Ray cluster gave up ({str(error).strip().splitlines()[-1]}); give the command again to go on") from None
+        raise InputError(
+            f"the Ray cluster gave up ({str(error).strip().splitlines()[-1]}); give the command again to go on"
+        ) from None
     finally:
         ray.shutdown()
 
@@ -100,7 +105,7 @@ def in_worker(unit: Unit) -> list[Measured]:
 
 @functools.cache
 def _own_ends(device: str) -> Ends:
-    return Ends(device)  # of this worker, as long as it lives
+    return Ends(device)  # kept as long as this worker lives
 
 
 def default_workers() -> int:

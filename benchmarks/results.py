@@ -2,20 +2,21 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean
+
+from semcast.bench import records
 
 RESULTS = Path(__file__).parent / "results"
 CELLS = (("lpips", "LPIPS-Alex", 3), ("psnr_db", "PSNR dB", 2))
 
 
 def read(name: str) -> dict:
-    """Its `rows` are dictionaries, as `keep.py` and the other programs wrote them."""
-    record = json.loads((RESULTS / name).read_text())
-    if record.get("schema") == 2:  # of keep.py
-        named = [dict(zip(record["fields"], values)) for values in record["rows"]]
-        record["rows"] = [dict(zip(("image", "image_sha256"), record["pictures"][row.pop("picture")])) | row for row in named]
-    return record
+    """An experiment's record, rows as dictionaries; other result files as they are."""
+    path = RESULTS / name
+    held = json.loads(path.read_text())
+    return records.read(path) if "experiment" in held else held
 
 
 def source(record: dict) -> list[str]:
@@ -24,12 +25,12 @@ def source(record: dict) -> list[str]:
     return ["", f"{pictures} pictures, {draws} draw{'s' * (draws > 1)}: `{record['command']}`"]
 
 
-def average(rows: list[dict], key: str, digits: int) -> str:
+def average(rows: Iterable[dict], key: str, digits: int) -> str:
     """Mean over draws, then over pictures; a dash where it was not measured."""
     by_image = defaultdict(list)
     for row in rows:
-        by_image[row.get("image_sha256", row["image"])].append(row[key])
-    if any(value is None for values in by_image.values() for value in values):
+        by_image[row.get("image_sha256", row["image"])].append(row.get(key))
+    if not by_image or any(value is None for values in by_image.values() for value in values):
         return "-"
     return f"{mean(mean(values) for values in by_image.values()):.{digits}f}"
 

@@ -1,0 +1,195 @@
+"""Measure experiments of the bench and keep their rows: after new weights, what depends on them, and nothing else.
+
+    python benchmarks/measure.py --kodak KODAK --lpips LPIPS --streets TEST --labels LABELS --segmenter FILE
+    python benchmarks/measure.py blind --kodak KODAK --lpips LPIPS --model blind=DIR
+
+Without names: every experiment that shows the shipped model (semcast/bench/experiments.py). A system is measured if its
+version differs from the one whose rows are kept in benchmarks/results/; the rows of all others stay. Given again after
+an interrupt, the command goes on where it stopped. At the end every table, plot and contact sheet is made anew.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from scripts import command_line, script, summary
+from tqdm import tqdm
+
+from semcast.bench import harness, records
+from semcast.bench.experiments import EXPERIMENTS, OF_THE_MODEL, Experiment
+from semcast.bench.pictures import Pictures
+from semcast.bench.systems import find_system
+from semcast.bench.unit import PROTOCOL, Setting
+from semcast.bench.versions import versions
+from semcast.bench.workers import default_workers
+from semcast.channels.catalogue import find_channel
+from semcast.errors import InputError
+from semcast.files import make_folder
+from semcast.images import PHOTO
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+METRIC_WEIGHTS = ("lpips_alex", "lpips_vgg", "dists", "efficientnet_lite0", "segmenter")
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=summary(__doc__))
+    p.add_argument(
+        "names", nargs="*", choices=[[], *EXPERIMENTS], metavar="EXPERIMENT", help=f"default: {' '.join(OF_THE_MODEL)}"
+    )
+    p.add_argument("--kodak", type=Path, help="folder of the 24 Kodak photos")
+    p.add_argument("--streets", type=Path, help="CamVid's test frames, folder or tar")
+    p.add_argument("--labels", type=Path, help="CamVid's labels, for mIoU")
+    p.add_argument("--segmenter", type=Path, help="from benchmarks/train_segmenter.py, for mIoU")
+    p.add_argument("--lpips", type=Path, help="folder of LPIPS weights")
+    p.add_argument(
+        "--model", action="append", default=[], metavar="NAME=DIR", help="the folder behind the systems semcast@NAME"
+    )
+    p.add_argument("--all", action="store_true", help="measure every system again, not only those of another version")
+    p.add_argument("--workers", type=int, default=default_workers(), help="processes, default: one a core")
+    p.add_argument(
+        "--work", type=Path, default=ROOT / "out" / "measure", help="rows while they are made, default: %(default)s"
+    )
+    p.add_argument("--results", type=Path, default=RESULTS, help="where records are kept, default: %(default)s")
+    p.add_argument("--no-pages", action="store_true", help="leave tables, plots and sheets as they are")
+    args = p.parse_args()
+    models = named_models(args.model)
+    changed = [name for name in args.names or OF_THE_MODEL if measure(name, EXPERIMENTS[name], args, models)]
+    print(f"measured: {', '.join(changed) or 'nothing, all is up to date'}")
+    if changed and not args.no_pages:
+        make_pages(args)
+
+
+def measure(name: str, experiment: Experiment, args: argparse.Namespace, models: dict[str, str]) -> bool:
+    """Measure what is out of date. Returns whether anything was."""
+    path = args.results / f"{name}.json"
+    kept = records.read(path) if path.exists() else None
+    now = {system: version(system, models) for run in experiment.runs for system in run.systems}
+    stale = {system: v for system, v in now.items() if args.all or not kept or kept["systems"].get(system) != v}
+    if not stale:
+        return False
+    if kept and kept["protocol"] != PROTOCOL:
+        stale = now  # rows of two protocols must not stand in one table
+    pictures = find_pictures(name, experiment, args)
+    if pictures is None:
+        return False
+    labelled = experiment.pictures == "streets" and args.labels and args.segmenter
+    segmenter = args.segmenter if labelled else None
+    if kept and len(stale) < len(now):
+        check_metrics(kept["versions"], versions(args.lpips, segmenter), name)
+    folder = work_folder(args, name, stale, segmenter)
+    for i, run in enumerate(experiment.runs):
+        if systems := [with_model(s, models) for s in run.systems if s in stale]:
+            options = find_channel(run.channel).check(run.options)
+            setting = Setting(
+                channel=run.channel,
+                options=tuple(options.items()),
+                uses=run.uses,
+                copies=run.copies,
+                snr_error_db=run.snr_error_db,
+                headline=run.headline,
+                lpips=args.lpips,
+                segmenter=segmenter,
+                size=experiment.size,
+            )
+            with tqdm(
+                desc=f"{name} {i + 1}/{len(experiment.runs)}", unit="row", leave=False, dynamic_ncols=True
+            ) as bar:
+
+                def tick(done: int, total: int, bar=bar) -> None:
+                    bar.total = total
+                    bar.update(done - bar.n)
+
+                harness.bench(
+                    systems, pictures, list(run.snrs), run.draws, folder, setting, args.workers, progress=tick
+                )
+    rows = harness.read_rows(folder / harness.ROWS)
+    new = records.record([row | {"system": without_model(row["system"], models)} for row in rows], name, command_line())
+    records.write(path, records.merged(records.read_raw(path), new) if kept and len(stale) < len(now) else new)
+    shutil.rmtree(folder)
+    return True
+
+
+def work_folder(args: argparse.Namespace, name: str, systems: dict[str, str], segmenter: Path | None) -> Path:
+    """The folder of the rows; that of an interrupted run, if all that its rows depend on is still the same."""
+    same = {k: v for k, v in versions(args.lpips, segmenter).items() if k not in records.MAY_DIFFER}
+    words = json.dumps([systems, same, repr(EXPERIMENTS[name])], sort_keys=True)
+    return make_folder(args.work / f"{name}-{hashlib.sha256(words.encode()).hexdigest()[:16]}")
+
+
+def version(system: str, models: dict[str, str]) -> str:
+    return find_system(with_model(system, models)).version()
+
+
+def named_models(texts: list[str]) -> dict[str, str]:
+    """`--model noisy=DIR` -> {"noisy": "DIR"}."""
+    pairs = [text.partition("=") for text in texts]
+    if bad := [text for text, (name, _, folder) in zip(texts, pairs) if not (name and folder)]:
+        raise InputError(f"--model {bad[0]}: write NAME=DIR")
+    return {name: folder for name, _, folder in pairs}
+
+
+def with_model(system: str, models: dict[str, str]) -> str:
+    """ "semcast@noisy" -> "semcast@DIR"."""
+    base, at, model = system.partition("@")
+    if at and model not in models:
+        raise InputError(f"{system} needs --model {model}=DIR")
+    return f"{base}@{models[model]}" if at else system
+
+
+def without_model(system: str, models: dict[str, str]) -> str:
+    base, at, folder = system.partition("@")
+    return f"{base}@{next(name for name, d in models.items() if d == folder)}" if at else system
+
+
+def find_pictures(name: str, experiment: Experiment, args: argparse.Namespace) -> Pictures | None:
+    """The pictures of an experiment; None, with a line, where their folder was not given."""
+    source = {"kodak": args.kodak, "streets": args.streets, "photo": PHOTO}[experiment.pictures]
+    if source is None:
+        print(f"{name} is left out: it needs --{experiment.pictures}", file=sys.stderr)
+        return None
+    labels = args.labels if experiment.pictures == "streets" and args.segmenter else None  # both, or no mIoU
+    return Pictures([source], experiment.size, experiment.limit, labels, experiment.names)
+
+
+def check_metrics(before: dict, now: dict, name: str) -> None:
+    """Rows of different metric weights must not stand in one table."""
+    for weights in METRIC_WEIGHTS:
+        old, new = before.get(weights), now.get(weights)
+        if old is not None and new is None:
+            raise InputError(
+                f"{name}: the kept rows have {weights}, which is missing now; give --lpips, --segmenter ..."
+            )
+        if old is not None and old != new:
+            raise InputError(
+                f"{name}: the kept rows have {weights} {old}, now it is {new}; measure all systems again with --all"
+            )
+
+
+def make_pages(args: argparse.Namespace) -> None:
+    python = lambda *words: subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, check=True)
+    here = ROOT / "benchmarks"
+    if args.kodak:
+        python(here / "packet_gain.py", args.kodak, "--crop", 512, "--out", RESULTS / "packet_gain.json")
+        python(
+            here / "contact_sheet.py",
+            args.kodak,
+            "--crop",
+            512,
+            "--limit",
+            6,
+            "--side",
+            280,
+            "--out",
+            ROOT / "docs" / "kodak.jpg",
+        )
+    python("-m", "semcast", "demo", "--out", ROOT / "docs")
+    python(here / "tables.py", "--write")
+
+
+if __name__ == "__main__":
+    script(main)
