@@ -1,22 +1,36 @@
-# `make demo` and `make test` set everything up in .venv, on a fresh machine with Python 3.11+ and the package index.
+# Everything sets itself up in .venv, on a fresh machine with Python 3.11+ and the package index.
 PYTHON ?= python3
 BIN = .venv/bin
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test lint clean
+.PHONY: demo test check lint docs clean
 
-demo: .venv/installed
+demo: .venv/package      # the bundled photo over 20, 10, 5 and 1 dB: out/demo.png
 	$(BIN)/semcast demo --out out
 
-test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+test: .venv/developer    # minutes
+	$(PYTEST) -m "not slow"
 
-lint: .venv/installed
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+check: lint docs         # everything CI looks at
+	$(PYTEST)
 
-.venv/installed: pyproject.toml
+lint: .venv/developer
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: .venv/developer    # out/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+.venv/package: pyproject.toml
+	@echo "Setting up .venv: torch is large, this takes a minute or two ..."
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --editable .
+	touch $@
+
+.venv/developer: pyproject.toml
+	@echo "Setting up .venv with everything developers need: some minutes ..."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
+	touch $@ .venv/package
 
 clean:
 	rm -rf .venv out build *.egg-info
