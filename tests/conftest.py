@@ -1,4 +1,4 @@
-"""Shared by all tests: one tiny random model, and the command line as a function."""
+"""Shared by all tests: a tiny random model, random pictures, random LPIPS weights, the command line as a function."""
 
 import os
 from dataclasses import replace
@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from semcast.cascade.checkpoint import save_model
-from semcast.cascade.encoder import EncoderConfig
-from semcast.cascade.model import Cascade, ModelConfig, small_config
-from semcast.cascade.stage_a import StageAConfig
+from semcast.cascade.config import EncoderConfig, ModelConfig, StageAConfig, small_config
+from semcast.cascade.model import Cascade
+from semcast.metrics.lpips import LPIPS
 
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # these processes share the cores, and so do those that tests start
     share = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
@@ -21,10 +21,20 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # these processes share the cores
 
 
 def tiny_config(**changes) -> ModelConfig:
-    """Every kind of layer, almost no weights."""
+    """A model with every kind of layer and almost no weights."""
     strides = ((1, 8, 8), (2, 8, 8), (2, 8, 16))
-    stages = (*(("fused", 2, 3, s, i, o, 1) for s, i, o in strides), ("mbconv", 2, 3, 2, 16, 16, 1), ("mbconv", 2, 3, 2, 16, 16, 1))
-    b = replace(small_config().stage_b, hidden=(16, 16, 24, 32), heads=(0, 0, 0, 2), down_blocks=(1, 1, 1, 1), up_blocks=(1, 1, 1, 1))
+    stages = (
+        *(("fused", 2, 3, s, i, o, 1) for s, i, o in strides),
+        ("mbconv", 2, 3, 2, 16, 16, 1),
+        ("mbconv", 2, 3, 2, 16, 16, 1),
+    )
+    b = replace(
+        small_config().stage_b,
+        hidden=(16, 16, 24, 32),
+        heads=(0, 0, 0, 2),
+        down_blocks=(1, 1, 1, 1),
+        up_blocks=(1, 1, 1, 1),
+    )
     config = replace(
         small_config(),
         name="tiny",
@@ -36,7 +46,7 @@ def tiny_config(**changes) -> ModelConfig:
 
 
 def tiny_cascade(seed: int = 0, **changes) -> Cascade:
-    """Random weights everywhere, so that no zero initialisation hides a path."""
+    """The tiny model with random weights everywhere, so that no zero initialisation hides a path."""
     torch.manual_seed(seed)
     cascade = Cascade(tiny_config(**changes))
     for p in cascade.parameters():
@@ -53,16 +63,32 @@ def tiny_model(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def vgg() -> LPIPS:
+    """LPIPS-VGG with random weights, made without torchvision's slow initialisation. Tests must not change it."""
+    with torch.device("meta"):
+        network = LPIPS("vgg")
+    network.to_empty(device="cpu")
+    g = torch.Generator().manual_seed(0)
+    for name, p in network.named_parameters():
+        p.normal_(generator=g).mul_((2 / p[0].numel()) ** 0.5 if p.ndim > 1 else 0.1)
+        if name.startswith("lin"):
+            p.abs_().mul_(0.1)
+    return network
+
+
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     """A smooth random picture with some texture, uint8 [H, W, 3]."""
     rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
     return (np.asarray(coarse, dtype=np.float64) + rng.normal(0, 8, (height, width, 3))).clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture(autouse=True)
 def no_fetched_models(tmp_path_factory, monkeypatch):
-    """What this user has fetched changes no test."""
+    """Models that the user has fetched must not change any test."""
     monkeypatch.setenv("SEMCAST_HOME", str(tmp_path_factory.getbasetemp() / "no-home"))
 
 

@@ -53,7 +53,9 @@ LIAR = System(
     lambda *a: (symbols(a[1]), {"picture": (int.from_bytes(a[0].tobytes()[:99], "big"), 1)}),
     receive,
 )
-STUFFED = System("the picture as side information", lambda *a: (symbols(a[1]), {f"s{i}": (i, 16) for i in range(100)}), receive)
+STUFFED = System(
+    "the picture as side information", lambda *a: (symbols(a[1]), {f"s{i}": (i, 16) for i in range(100)}), receive
+)
 FAT = System("more bits than the capacity", lambda *a: (bytes(10000), send(*a)[1]), receive, link="capacity")
 LOST = System("loses every picture", send, lambda received, side: None)
 KILLER = System("kills its worker once", kill_the_worker_once, receive)

@@ -1,45 +1,42 @@
-"""The scripts in benchmarks/ run, their rows are what they say, and the ignorant receiver is told one variance."""
+"""The scripts in benchmarks/: what they measure, what they measure again, and the tables they make of it."""
 
 import json
 import math
 import shutil
 import sys
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import photo
+from conftest import photo, tiny_cascade
 from PIL import Image
 from safetensors.torch import save_file
 from test_channel import gaussian, seeded
 
-import semcast
-from semcast import packet
-from semcast.bench import harness, unit
-from semcast.bench.pictures import Pictures
-from semcast.channel import find_channel
+from semcast.bench import records, systems, unit, workers
+from semcast.bench.experiments import EXPERIMENTS, OF_THE_MODEL, Experiment, Run
+from semcast.cascade import models
+from semcast.cascade.checkpoint import save_model
+from semcast.channels.catalogue import find_channel
 from semcast.errors import InputError
-from semcast.lpips import LPIPS
-from semcast.presets import PRESETS
-from semcast.receiver import condition
+from semcast.images import PHOTO
+from semcast.metrics.lpips import LPIPS
+from semcast.modulation import packet
+from semcast.modulation.analog import demodulate
+from semcast.training.config import PRESETS
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import bench_tables  # noqa: E402
-import crossing  # noqa: E402
-import keep  # noqa: E402
+import measure  # noqa: E402
 import packet_gain  # noqa: E402
-import quality  # noqa: E402
-import records  # noqa: E402
-import robust  # noqa: E402
+import results  # noqa: E402
+import scripts  # noqa: E402
 import speed  # noqa: E402
 import tables  # noqa: E402
 import train_rate  # noqa: E402
 import train_speed  # noqa: E402
-
-PHOTO = Path(semcast.__file__).with_name("assets") / "astronaut.jpg"
 
 
 @pytest.fixture
@@ -47,39 +44,10 @@ def lpips(tmp_path) -> Path:
     """A folder of LPIPS weights of our own making."""
     torch.manual_seed(0)
     save_file(
-        {k: v.abs() if k.startswith("lin") else v for k, v in LPIPS("alex").state_dict().items()}, tmp_path / "lpips_alex.safetensors"
+        {k: v.abs() if k.startswith("lin") else v for k, v in LPIPS("alex").state_dict().items()},
+        tmp_path / "lpips_alex.safetensors",
     )
     return tmp_path
-
-
-def test_crossing_runs(tiny_model, lpips, tmp_path, monkeypatch, capsys):
-    out, png = tmp_path / "crossing.json", tmp_path / "crossing.png"
-    argv = ["crossing.py", PHOTO, "--snr", -5, 10, "--limit", 1, "--draws", 1, "--crop", 128, "--model", tiny_model, "--lpips", lpips]
-    monkeypatch.setattr(sys, "argv", [str(a) for a in (*argv, "--out", out, "--plot", png)])
-    crossing.main()
-    record = json.loads(out.read_text())
-    assert record["schema"] == 1 and record["command"].startswith("python benchmarks/crossing.py astronaut.jpg --snr -5 10 ")
-    assert {"commit", "torch", "model", "networks"} <= set(record) and str(tmp_path) not in out.read_text()
-    groups = tables.crossing_rows(record)
-    expected = {(system, snr, error) for snr in (-5, 10) for system, error in tables.CROSSING} | {("mean colour", None, 0)}
-    expected |= {("digital-fixed", snr, 0) for snr in crossing.CLIFF_DB}
-    expected |= {(system, 10, error) for system in ("analog", "digital") for error in crossing.ERRORS_DB}
-    assert set(groups) == expected and all(len(rows) == 1 for rows in groups.values())
-    colour = groups["mean colour", None, 0][0]
-    for (system, _, _), (row,) in groups.items():
-        if system == "analog":
-            assert not row["lost"] and row["scheme"] is None
-        assert not row["lost"] or row["lpips"] == colour["lpips"]
-        assert row["outage"] == (row["lost"] or row["lpips"] >= colour["lpips"])
-    assert groups["digital-fixed", -5, 0][0]["lost"]  # the cliff
-    assert groups["digital", 10, 0][0]["scheme"] == groups["digital-fixed", 10, 0][0]["scheme"]
-    assert groups["digital", 10, 0][0]["psnr_db"] == groups["digital-fixed", 10, 0][0]["psnr_db"]
-    assert Image.open(png).size == (1200, 460)
-
-    before, touched = capsys.readouterr().out, []
-    monkeypatch.setattr(crossing, "measure_picture", lambda *_: touched.append(1))
-    crossing.main()  # the same command goes on where it stopped: at the end
-    assert not touched and capsys.readouterr().out.splitlines()[-1] == before.splitlines()[-1]
 
 
 def test_transforms_of_a_packet_are_compared_at_one_error(tiny_model, tmp_path, monkeypatch):
@@ -107,72 +75,343 @@ def test_a_training_step_is_timed_with_its_memory(only, monkeypatch, capsys):
     assert row["projected_minutes"] == pytest.approx(15_000 * row["step_ms"] / 60e3)
 
 
+@pytest.mark.slow
 def test_a_training_run_says_how_well_it_used_the_machine(cli, tiny_model, tmp_path, monkeypatch, capsys):
     command = ["train", "--preset", "scsic-512", "--init", tiny_model, "--data", PHOTO, "--out", tmp_path / "run"]
     settings = [word for setting in ("steps=20", "crop=64", "batch=2", "window=0") for word in ("--set", setting)]
     code, _, error = cli(*command, *settings)
     assert code == 0, error
+    monkeypatch.setattr(train_rate, "COUNTED", 2)
     monkeypatch.setattr(sys, "argv", ["train_rate.py", str(tmp_path / "run")])
     train_rate.main()
     record = json.loads(capsys.readouterr().out.splitlines()[-1])
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert record["steps"] == 17 and 0 < record["step_s"] < rows[-1]["time_s"] and 0 <= record["share_waiting"] < 1
     assert record["tflops"] == pytest.approx(record["tflop"] / record["step_s"]) and 0 < record["share_of_matmul"] < 1
-    double = train_rate.count(tmp_path / "run" / "model", replace(PRESETS["scsic-512"], crop=64, batch=4, window=0), None, "cpu")
+    double = train_rate.count(
+        tmp_path / "run" / "model", replace(PRESETS["scsic-512"], crop=64, batch=4, window=0), None, "cpu"
+    )
     assert double / 1e12 == pytest.approx(2 * record["tflop"], rel=0.01)  # twice the pictures
     sides = [8, 16, 24]  # what a step costs depends on its draws: the mean counts
     monkeypatch.setattr(train_rate, "COUNTED", len(sides))
     monkeypatch.setattr(train_rate, "backward", lambda state, step, *_: torch.ones(sides[step], 8) @ torch.ones(8, 8))
-    flops = train_rate.count(tmp_path / "run" / "model", replace(PRESETS["scsic-512"], crop=64, batch=1, window=0), None, "cpu")
+    flops = train_rate.count(
+        tmp_path / "run" / "model", replace(PRESETS["scsic-512"], crop=64, batch=1, window=0), None, "cpu"
+    )
     assert flops == np.mean([2 * side * 8 * 8 for side in sides])
     monkeypatch.setattr(sys, "argv", ["train_rate.py", str(tmp_path)])
     with pytest.raises(InputError, match="holds no training run"):
         train_rate.main()
 
 
-def test_a_bench_is_kept_whole_or_not_at_all(tmp_path, monkeypatch):
-    for folder, seed in (("a", 0), ("b", 1)):  # two pictures of one name
-        (tmp_path / folder).mkdir()
-        Image.fromarray(photo(96, 128, seed=seed)).save(tmp_path / folder / "0.png")
-    setting, pictures = unit.Setting(headline=(1.0, 10.0)), Pictures([tmp_path / "a", tmp_path / "b"])
-    harness.bench(["downscale", "jpeg2000-capacity"], pictures, [1.0, 10.0], 2, tmp_path, setting)
-    rows = harness.read_rows(tmp_path / "rows.jsonl")
-    cut = next(i for i, row in enumerate(rows) if row["system"] == "jpeg2000-capacity")
-    with pytest.raises(InputError, match="^jpeg2000-capacity lacks 1 rows that others have; finish the bench first$"):
-        keep.kept(rows[:cut] + rows[cut + 1 :])
-
-    monkeypatch.setattr(sys, "argv", ["keep.py", str(tmp_path), "--out", str(tmp_path / "bench_kodak.json")])
-    keep.main()
-    monkeypatch.setattr(records, "RESULTS", tmp_path)
-    (line,) = [line for line in bench_tables.bench().splitlines() if line.startswith("| `downscale` |")]
-    psnr = [np.mean([row["psnr_db"] for row in rows if (row["system"], row["snr_db"]) == ("downscale", snr)]) for snr in (1.0, 10.0)]
-    assert f"| {psnr[0]:.2f} / {psnr[1]:.2f} | 0 / 0 % | 72 |" in line
-    assert "2 pictures (whole), 2 draws, 72 channel uses each, awgn" in bench_tables.bench()
-    assert "At 1 / 10 dB." in bench_tables.bench_headline() and "`jpeg2000-capacity`" in bench_tables.bench_headline()
+TINY = Experiment(
+    about="two systems on two pictures",
+    runs=(
+        Run(systems=("semcast-1step", "downscale"), snrs=(10.0,), headline=(10.0,)),
+        Run(systems=("semcast-1step",), snrs=(10.0,), copies=2),
+    ),
+    size=96,
+)
 
 
-def test_every_rate_of_a_bench_is_kept_and_shown(tmp_path, monkeypatch):
-    Image.fromarray(photo(96, 128)).save(tmp_path / "0.png")
-    for ratio in (683, 96):
-        harness.bench(["downscale"], Pictures([tmp_path / "0.png"]), [1.0, 10.0], 1, tmp_path, unit.Setting(uses=f"1/{ratio}", headline=()))
-        argv = ["keep.py", str(tmp_path), "--uses", f"1/{ratio}", "--out", str(tmp_path / f"rate_{ratio}.json")]
-        monkeypatch.setattr(sys, "argv", argv)
-        keep.main()
-    monkeypatch.setattr(records, "RESULTS", tmp_path)
-    monkeypatch.setattr(bench_tables, "RATE_RATIOS", (683, 96))
-    lines = [line.split(" | ") for line in bench_tables.bench_rate().splitlines() if line.startswith("| `downscale` |")]
-    assert [line[1] for line in lines] == ["1/683", "1/96"]
-    (few, more), (low, high) = ([int(line[2]) for line in lines], [float(line[-1].split(" / ")[1].rstrip(" |")) for line in lines])
-    assert few <= 54 < more <= 384 and low < high  # of 3 * 96 * 128 numbers
+@pytest.fixture
+def lab(tmp_path, tiny_model, lpips, monkeypatch):
+    """measure(*flags) runs benchmarks/measure.py on a tiny experiment; `small` is a tiny model in tmp_path/small."""
+    for i in range(2):
+        Image.fromarray(photo(100, 128, seed=i)).save(tmp_path / f"{i}.png")
+    shutil.copytree(tiny_model, tmp_path / "small")
+    monkeypatch.setattr(measure, "EXPERIMENTS", {"tiny": TINY})
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path)  # where `small` is, for this process
+    systems.model_version.cache_clear()
+    systems.find_system.cache_clear()
+    systems.load_link.cache_clear()
+    systems.load_cascade.cache_clear()
+    monkeypatch.setattr(workers, "Ends", InThisProcess)
+    results = tmp_path / "results"
+    results.mkdir()
+    flags = ["tiny", "--kodak", tmp_path / "0.png", "--lpips", lpips, "--results", results, "--work", tmp_path / "work"]
+
+    def run(*more) -> dict:
+        argv = ["measure.py", *flags, "--no-pages", "--workers", 1, *more]
+        monkeypatch.setattr(sys, "argv", [str(a) for a in argv])
+        measure.main()
+        return records.read(results / "tiny.json")
+
+    yield run
+    systems.model_version.cache_clear()
+    systems.find_system.cache_clear()
+
+
+def new_weights(folder: Path) -> None:
+    """Put another model where `small` is."""
+    save_model(tiny_cascade(seed=5), folder)
+    for remembered in (systems.model_version, systems.load_link, systems.load_cascade):
+        remembered.cache_clear()
+
+
+def of(record: dict, system: str) -> list[dict]:
+    return [row for row in record["rows"] if row["system"] == system]
+
+
+def test_new_weights_are_measured_again_and_nothing_else(lab, tmp_path, capsys):
+    path = tmp_path / "results" / "tiny.json"
+    first = lab()
+    assert [(row["copies"], row["draw"]) for row in of(first, "semcast-1step")] == [(1, 0), (2, 0)]
+    assert len(first["rows"]) == 3 and all(row["lpips"] is not None for row in first["rows"])
+    assert first["experiment"] == "tiny" and str(tmp_path) not in json.dumps(first["command"])
+    kept = path.read_text()
+    lab()
+    assert path.read_text() == kept  # up to date: not even written
+    assert "nothing, all is up to date" in capsys.readouterr().out
+
+    new_weights(tmp_path / "small")
+    again = lab()
+    assert again["systems"]["semcast-1step"] != first["systems"]["semcast-1step"]
+    pairs = zip(of(again, "semcast-1step"), of(first, "semcast-1step"))
+    assert all(new["psnr_db"] != old["psnr_db"] for new, old in pairs)
+    lines = [[line for line in text.splitlines() if '"downscale", 10.0' in line] for text in (kept, path.read_text())]
+    assert len(lines[0]) == 1 and lines[0][0].strip(",") == lines[1][0].strip(",")  # times too: it was not measured
+
+    assert not list((tmp_path / "work").iterdir())  # nothing is left from which `--all` would take old rows
+    everything = lab("--all")
+    assert of(everything, "semcast-1step")[0]["psnr_db"] == of(again, "semcast-1step")[0]["psnr_db"]
+
+
+def test_an_interrupted_measurement_goes_on_where_it_stopped(lab, tmp_path, monkeypatch):
+    sent = []
+
+    class Interrupted(InThisProcess):
+        def send(self, system, *more):
+            sent.append(system)
+            if len(sent) == 3:
+                raise KeyboardInterrupt
+            return super().send(system, *more)
+
+    monkeypatch.setattr(workers, "Ends", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lab()
+    assert not (tmp_path / "results" / "tiny.json").exists()
+    assert len(lab()["rows"]) == 3 and sent == ["semcast-1step", "downscale", "semcast-1step", "semcast-1step"]
+
+    sent[:] = [""]
+    new_weights(tmp_path / "small")
+    with pytest.raises(KeyboardInterrupt):
+        lab()
+    systems.model_version.cache_clear()
+    save_model(tiny_cascade(seed=6), tmp_path / "small")  # not the model whose rows are half measured
+    for remembered in (systems.load_link, systems.load_cascade):
+        remembered.cache_clear()
+    lab()
+    assert sent == ["", "semcast-1step", "semcast-1step", "semcast-1step", "semcast-1step"]
+
+
+def test_rows_of_other_metric_weights_or_another_protocol_are_not_mixed(lab, tmp_path, monkeypatch):
+    path = tmp_path / "results" / "tiny.json"
+    lab()
+    raw = records.read_raw(path)
+    raw["systems"]["downscale"] = "old"
+    records.write(path, raw | {"versions": raw["versions"] | {"lpips_alex": "another"}})
+    with pytest.raises(InputError, match="^tiny: the kept rows have lpips_alex another, now it is .*--all$"):
+        lab()
+    records.write(path, raw | {"versions": raw["versions"] | {"dists": "some"}})
+    with pytest.raises(InputError, match="^tiny: the kept rows have dists, which is missing now; give --lpips"):
+        lab()
+    sent = []
+    monkeypatch.setattr(workers, "Ends", type("Ends", (InThisProcess,), {"seen": sent}))
+    records.write(path, raw)
+    lab()
+    assert sent == ["downscale"]
+    records.write(path, raw | {"protocol": 0})
+    assert lab()["protocol"] == unit.PROTOCOL and sorted(sent[1:]) == ["downscale", "semcast-1step", "semcast-1step"]
+
+
+def test_experiments_without_their_pictures_are_left_out(lab, monkeypatch, capsys):
+    monkeypatch.setattr(measure, "EXPERIMENTS", {"tiny": replace(TINY, pictures="streets")})
+    with pytest.raises(FileNotFoundError):  # no record
+        lab()
+    out, err = capsys.readouterr()
+    assert err == "tiny is left out: it needs --streets\n" and "nothing" in out
+
+
+class InThisProcess:
+    """Sender and receiver without processes of their own: these would look for the shipped `small`."""
+
+    seen: list[str] = []
+
+    def __init__(self, device: str = "cpu"):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def send(self, system, pixels, uses, snr_db):
+        self.seen.append(system)
+        x, side = systems.find_system(system).send(pixels, uses, snr_db)
+        return x, side, 1.0
+
+    def receive(self, system, received, side):
+        return systems.find_system(system).receive(received, side), 1.0
+
+
+def test_a_record_gives_back_its_rows_and_merging_keeps_what_was_not_measured():
+    versions = {"commit": "a", "cpu": "b", "semcast": "0.2.0", "torch": "2"}
+    base = {
+        "image": "i.png", "image_sha256": "00", "channel": "awgn", "channel_options": {"snr_mismatch_db": 0.0},
+        "uses_rule": "same", "size": 96, "copies": 1, "snr_error_db": 0.0, "uses": 72, "payload_uses": 72,
+        "side_bits": 10, "draw": 0, "lost": False, "headline": False, "versions": versions,
+    }  # fmt: skip
+    rows = [
+        base | {"system": system, "system_version": "1", "snr_db": snr, "copies": copies, "lpips": snr / 10}
+        for system in ("a", "b")
+        for snr in (1.0, 10.0)
+        for copies in (1, 2)
+    ]
+    record = records.record(rows, "e", "command")
+    found = records.rows_of(record)
+    assert len(record["settings"]) == 2 and len(record["pictures"]) == 1
+    assert [(r["system"], r["snr_db"], r["copies"], r["lpips"]) for r in found] == [
+        (r["system"], r["snr_db"], r["copies"], r["lpips"]) for r in rows
+    ]
+    new = records.record(
+        [row | {"system_version": "2", "lpips": 9.0} for row in rows if row["system"] == "a"], "e", "later"
+    )
+    merged = records.merged(record, new)
+    assert merged["systems"] == {"b": "1", "a": "2"} and merged["command"] == "later"
+    by = {name: {r["lpips"] for r in records.rows_of(merged) if r["system"] == name} for name in "ab"}
+    assert by == {"a": {9.0}, "b": {0.1, 1.0}}
+    with pytest.raises(InputError, match=r"^rows differ in versions \(torch\)"):
+        records.record([rows[0], rows[1] | {"versions": versions | {"torch": "3"}}], "e", "c")
     with pytest.raises(InputError, match="there are no rows"):
-        monkeypatch.setattr(sys, "argv", [*argv[:3], "1/12", *argv[4:]])
-        keep.main()
+        records.record([], "e", "c")
 
 
-def test_every_point_of_crossing_is_measured_once():
-    found = list(crossing.points([-5, 0, 1, 5, 10, 15, 20]))
-    assert max(Counter(found).values()) == 1
-    assert {error for system, snr, error in found if (system, snr) == ("digital", 10)} == set(crossing.ERRORS_DB)
+def test_copies_are_combined_and_pay_and_a_wrong_snr_reaches_both_ends():
+    x, told = gaussian(1, 400), []
+    system = systems.System("told", lambda *a: None, lambda *a: None)
+    plain, twice = (unit.propagate(system, x, 10.0, "ab", 0, unit.Setting(copies=n)) for n in (1, 2))
+    assert twice[1]["channel_uses"] == 2 * plain[1]["channel_uses"] == 800
+    error = [(received.y - x).abs().square().mean().item() for received, _ in (plain, twice)]
+    assert error == pytest.approx([0.1, 0.05], rel=0.25) and twice[0].noise_var.item() == pytest.approx(0.05)
+    wrong, _ = unit.propagate(system, x, 10.0, "ab", 0, unit.Setting(snr_error_db=6.0))
+    assert torch.equal(wrong.y, plain[0].y) and wrong.noise_var.item() == pytest.approx(10**-1.6)
+
+    class Ends:
+        def send(self, name, pixels, uses, snr_db):
+            told.append(snr_db)
+            return x[:, :uses] / x[:, :uses].abs().square().mean().sqrt(), systems.mean_colour(pixels), 1.0
+
+        def receive(self, name, received, side):
+            return None, 1.0
+
+    pixels = photo(64, 64)
+    jobs = (("downscale", 10.0, (0,)),)
+    work = unit.Unit("i", "ab", 24, jobs, unit.Setting(snr_error_db=-4.0, headline=()), False, 0, pixels)
+    ((row, _, _),) = unit.measure_unit(work, Ends())
+    assert told == [6.0] and row["snr_error_db"] == -4.0 and row["lost"]
+
+
+def test_every_published_experiment_names_systems_that_exist():
+    for name, experiment in EXPERIMENTS.items():
+        for run in experiment.runs:
+            for system in run.systems:
+                systems.find_system(system.partition("@")[0])
+            find_channel(run.channel).check(run.options)
+        assert experiment.about, name
+    assert set(OF_THE_MODEL) <= set(EXPERIMENTS)
+
+
+def row_of(system: str, snr_db: float, lpips: float, **more) -> dict:
+    """A made-up row of the bench."""
+    fixed = {"image": "i.png", "image_sha256": "00", "channel": "awgn", "channel_options": {}, "uses_rule": "same"}
+    fixed |= {"size": 96, "copies": 1, "snr_error_db": 0.0, "uses": 72, "payload_uses": 72, "side_bits": 10, "draw": 0}
+    fixed |= {"lost": False, "headline": True, "versions": {"torch": "2"}, "system_version": "1", "psnr_db": 20.0}
+    return fixed | {"system": system, "snr_db": snr_db, "lpips": lpips} | more
+
+
+@pytest.fixture
+def keep(tmp_path, monkeypatch):
+    """keep(name, rows) keeps the record of an experiment where the tables look for it."""
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    return lambda name, rows: records.write(tmp_path / f"{name}.json", records.record(rows, name, "command"))
+
+
+def test_the_table_of_a_bench_averages_draws_then_pictures(keep):
+    draws = (("00", 0, 20.0), ("00", 1, 22.0), ("11", 0, 25.0))
+    rows = [
+        row_of("downscale", snr, 0.5, image_sha256=image, draw=draw, psnr_db=psnr + snr, lost=draw == 1)
+        for snr in (1.0, 5.0, 10.0)
+        for image, draw, psnr in draws
+    ]
+    keep("grid", rows)
+    table = bench_tables.bench()
+    cells = "0.500 / 0.500 / 0.500 | 24.00 / 28.00 / 33.00 | 33 / 33 / 33 % | 10 |"
+    assert f"\n| `downscale` | {cells}" in table
+    assert "2 pictures (centre 96x96), up to 2 draws, 72 channel uses each, awgn. " in table
+    assert "`python benchmarks/measure.py grid`; protocol 1, versions and hashes: `grid.json`." in table
+
+
+def test_every_rate_is_shown_with_what_was_filled_of_it(keep, monkeypatch):
+    monkeypatch.setattr(bench_tables, "RATE_RATIOS", (683, 96))
+    uses = {683: 54, 96: 384}
+    keep(
+        "rate",
+        [
+            row_of("downscale", snr, 1 / k, uses_rule=f"1/{ratio}", uses=k, payload_uses=k - 1, psnr_db=snr)
+            for ratio, k in uses.items()
+            for snr in (1.0, 10.0)
+        ],
+    )
+    lines = bench_tables.bench_rate().splitlines()
+    assert lines[2:4] == [
+        "| `downscale` | 1/683 | 53 | 0.019 / 0.019 | 1.00 / 10.00 |",
+        "| `downscale` | 1/96 | 383 | 0.003 / 0.003 | 1.00 / 10.00 |",
+    ]
+
+
+def crossing_of_made_up_rows() -> list[dict]:
+    """LPIPS: analog 0.7 - 0.01 SNR, digital 0.85 - 0.025 SNR, which meet at 10 dB. Told too much, digital is lost."""
+    rows = [row_of("mean-colour", 10.0, 0.9, lost=True)]
+    for snr in (0.0, 8.0, 10.0, 12.0):
+        for error in (-6.0, 0.0, 6.0):
+            lost = error > 0
+            rows.append(row_of("semcast", snr, 0.7 - 0.01 * snr, snr_error_db=error))
+            digital = 0.9 if lost else 0.85 - 0.025 * snr
+            rows.append(row_of("semcast-digital", snr, digital, snr_error_db=error, lost=lost))
+        rows.append(row_of("semcast-digital-fixed", snr, 0.95 if snr < 8 else 0.6))
+    return rows
+
+
+def test_outage_is_a_lost_picture_or_one_no_better_than_the_mean_colour(keep, tmp_path):
+    keep("crossing", crossing_of_made_up_rows())
+    groups = tables.crossing_rows(results.read("crossing.json"))
+    outage = {key: row["outage"] for key, (row,) in groups.items()}
+    assert outage["semcast-digital", 10.0, 6.0] and not outage["semcast-digital", 10.0, 0.0]
+    assert outage["semcast-digital-fixed", 0.0, 0.0]  # it arrived, and is worse than the mean colour
+    assert not any(value for (system, *_), value in outage.items() if system == "semcast")
+    assert tables.outage().splitlines() == [
+        "| system | metric | -6 dB | 0 dB | +6 dB |",
+        "|---|---|---|---|---|",
+        "| analog | outage | 0 % | 0 % | 0 % |",
+        "| analog | LPIPS-Alex | 0.600 | 0.600 | 0.600 |",
+        "| digital | outage | 0 % | 0 % | 100 % |",
+        "| digital | LPIPS-Alex | 0.600 | 0.600 | 0.900 |",
+    ]
+    tables.crossing_plot(tmp_path / "crossing.png")
+    assert Image.open(tmp_path / "crossing.png").size == (1200, 460)
+
+
+def test_where_analog_and_digital_change_places_is_said(keep):
+    rows = crossing_of_made_up_rows()
+    nudged = [row | {"lpips": row["lpips"] + 0.015} if row["system"] == "semcast" else row for row in rows]
+    keep("crossing", nudged)  # 0.715 - 0.01 snr = 0.85 - 0.025 snr at 9 dB
+    table = tables.crossing()
+    assert "LPIPS-Alex 0.900, PSNR 20.00 dB. Analog has the lower LPIPS-Alex up to 9.0 dB." in table
+    assert "| digital, told 6 dB too much | lost | 100 % | 100 % | 100 % | 100 % |" in table
+    keep("crossing", [row | {"lpips": 0.1} if row["system"] == "semcast" else row for row in rows])
+    assert "Analog has the lower LPIPS-Alex from 0 to 12 dB: the curves do not cross." in tables.crossing()
 
 
 def test_curves_cross_where_straight_lines_do():
@@ -181,7 +420,7 @@ def test_curves_cross_where_straight_lines_do():
 
 
 def test_tables_of_missing_results_say_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
     assert tables.tables()["crossing"] == "Not measured yet: `crossing.json` is missing."
 
 
@@ -191,11 +430,13 @@ def test_tables_of_missing_results_say_so(monkeypatch, tmp_path):
 def test_the_ignorant_receiver_is_told_one_variance(name, options):
     x = gaussian(2, 1152)
     received = find_channel(name)(x, 10.0, seeded(1, 2), **options)
-    told = robust.one_variance(received)
+    told = systems.one_variance(received)
     assert told.noise_var.shape == told.h.shape == (2, 1) and (told.h == 1).all()
-    code, noise = condition(told, 1.0, (16, 12, 12), noise_aware=True)
+    z, noise = demodulate(told, 1.0, (16, 12, 12), noise_aware=True)
     assert all(len(row.unique()) == 1 for row in noise)  # no map
-    assert torch.allclose(code.flatten(1) * (1 + told.noise_var), torch.cat([told.y.real, told.y.imag], dim=1), rtol=1e-4)  # one weight
+    assert torch.allclose(
+        z.flatten(1) * (1 + told.noise_var), torch.cat([told.y.real, told.y.imag], dim=1), rtol=1e-4
+    )  # one weight
     arrived = received.noise_var.isfinite().expand(x.shape)
     error = (told.y - x).abs().square()
     for row in range(2):
@@ -203,29 +444,22 @@ def test_the_ignorant_receiver_is_told_one_variance(name, options):
         assert told.noise_var[row].item() == pytest.approx(mean.item(), rel=1e-4)
         assert (told.y[row][~arrived[row]] == 0).all()
         if name in ("awgn", "erasure"):
-            assert told.noise_var[row].item() == pytest.approx(0.1) and error[row][arrived[row]].mean() == pytest.approx(0.1, rel=0.2)
+            assert told.noise_var[row].item() == pytest.approx(0.1) and error[row][
+                arrived[row]
+            ].mean() == pytest.approx(0.1, rel=0.2)
             weight = (x[row].conj() * told.y[row]).real.sum() / told.y[row].abs().square().sum()  # the best single one
             assert weight.item() == pytest.approx(1 / 1.1, rel=0.03)
 
 
-def test_the_blind_receiver_is_a_model_that_is_not_told(tiny_model, lpips, tmp_path, monkeypatch, capsys):
-    out, argv = tmp_path / "blind.json", ["robust.py", PHOTO, "--crop", 128, "--draws", 2, "--lpips", lpips, "--blind"]
-    run = lambda model: monkeypatch.setattr(sys, "argv", [str(a) for a in (*argv, "--model", model, "--out", out)]) or robust.main()
-    blind = tmp_path / "model"
-    shutil.copytree(tiny_model, blind)
-    for told in (True, False):
-        (blind / "config.json").write_text(json.dumps(json.loads((blind / "config.json").read_text()) | {"noise_aware": told}))
-        if told:
-            with pytest.raises(InputError, match="is told the noise; --blind is for models that are not"):
-                run(blind)
-            assert not out.exists()
-    run(blind)
-    rows = json.loads(out.read_text())["rows"]
-    assert [row["condition"] for row in rows[::2]] == list(robust.BLIND) and {row["draw"] for row in rows} == {0, 1}
+def test_paths_outside_the_repository_are_named_by_their_last_part():
+    words = ["--kodak", "/data/kodak", "../lpips", "out/a", "noisy=/data/runs/model", "1/683"]
+    assert [scripts.shown(w) for w in words] == ["--kodak", "kodak", "lpips", "out/a", "noisy=model", "1/683"]
 
 
+@pytest.mark.slow
 def test_speed_ends_with_one_line_of_json(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["speed.py", "--tiny", "--runs", "1", "--out", str(tmp_path / "speed.json")])
+    argv = ["speed.py", "--tiny", "--runs", "1", "--threads", "1", "--out", str(tmp_path / "speed.json")]
+    monkeypatch.setattr(sys, "argv", argv)
     speed.main()
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(last) == {"encode_ms", "decode_ms_10", "decode_ms_2", "stage_b_speedup", "stage_a_speedup"}
@@ -235,11 +469,12 @@ def test_speed_ends_with_one_line_of_json(tmp_path, monkeypatch, capsys):
     assert row["step_ms"] < row["decode_ms_10"] and row["peak_mib"] > 100
     assert row["tflops"] == pytest.approx(row["tflop"] / row["decode_ms_10"] * 1e3)
     assert row["share_of_peak"] == pytest.approx(row["tflops"] / record["cpu_matmul_tflops"])
+    assert all(row["max_difference_fp32"] < 1e-4 for row in record["networks"])  # the same networks
 
 
 def test_streets_and_photos_are_averaged_by_model(tmp_path, monkeypatch):
-    names = ["semcast", "semcast@out/street/model", "semcast@out/mixed/model"]
-    for i, data in enumerate(("street", "photos")):
+    names = ["semcast", "semcast@street", "semcast@mixed"]
+    for i, data in enumerate(("street", "street_photos")):
         rows = [
             {
                 "system": name,
@@ -256,11 +491,15 @@ def test_streets_and_photos_are_averaged_by_model(tmp_path, monkeypatch):
             for image in (0, 1)
             for snr in (1.0, 10.0)
         ]
-        (tmp_path / f"street_{data}.json").write_text(json.dumps({"systems": dict.fromkeys(names, ""), "rows": rows}))
-    monkeypatch.setattr(records, "RESULTS", tmp_path)
+        (tmp_path / f"{data}.json").write_text(json.dumps({"systems": dict.fromkeys(names, ""), "rows": rows}))
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
     lines = bench_tables.street().splitlines()
-    assert lines[3] == "| street | then streets only | 0.600 / 0.600 | 0.200 / 0.200 | 20.00 / 20.00 | 3.00 / 3.00 | +8.0, -1.0, +0.0 |"
-    assert lines[5].startswith("| photos | `small`: photos and streets | 0.500 / 0.500 |") and "| 4.00 / 4.00 |" in lines[5]
+    cells = "0.600 / 0.600 | 0.200 / 0.200 | 20.00 / 20.00 | 3.00 / 3.00 | +8.0, -1.0, +0.0"
+    assert lines[3] == f"| street | then streets only | {cells} |"
+    assert (
+        lines[5].startswith("| photos | `small`: photos and streets | 0.500 / 0.500 |")
+        and "| 4.00 / 4.00 |" in lines[5]
+    )
     assert lines[-1].startswith("2 frames of CamVid's test set, 2 Kodak photos (centre 512x512), 1 draw;")
 
 
@@ -278,18 +517,26 @@ def test_a_bench_with_labels_shows_miou(tmp_path, monkeypatch):
     }
     row |= {name: 1.0 for name in ("lpips", "psnr_db", "lpips_vgg", "dists", "ms_ssim", "delta_e", "top1_in_top5")}
     row |= {"segments": [[1, 4], [2, 4]] + [[0, 0]] * 9, "segments_original": [[4, 4], [2, 4]] + [[0, 0]] * 9}
-    record = {"protocol": 1, "size": None, "channel": "awgn", "channel_options": {}, "systems": {"downscale": ""}, "rows": [row]}
-    (tmp_path / "bench_camvid.json").write_text(json.dumps(record))
-    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    row |= {"size": None, "channel": "awgn", "channel_options": {}}
+    rows = [row | {"snr_db": snr} for snr in (1.0, 5.0, 10.0)]
+    record = {"protocol": 1, "systems": {"downscale": ""}, "rows": rows}
+    (tmp_path / "camvid.json").write_text(json.dumps(record))
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
     head, _, line, originals, *_ = bench_tables.bench_camvid_headline().splitlines()
-    assert head.endswith("| mIoU |") and line.endswith("| 0.38 |") and originals == "| the originals | | | | | | 0.75 |"
-    assert "versions and hashes: `bench_camvid.json`" in bench_tables.bench_camvid()
+    assert (
+        head.endswith("| mIoU |")
+        and line.endswith("| 0.38 / 0.38 / 0.38 |")
+        and originals == "| the originals | | | | | | 0.75 |"
+    )
 
 
-def test_bad_input_of_a_script_is_one_line(tmp_path, monkeypatch, capsys):
-    (tmp_path / "rows.jsonl").write_text('{"no": "row"}\n')
-    monkeypatch.setattr(sys, "argv", ["benchmarks/keep.py", str(tmp_path), "--out", str(tmp_path / "out.json")])
+def test_bad_input_of_a_script_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks/measure.py", "ablation", "--kodak", "kodak", "--no-pages"])
     with pytest.raises(SystemExit) as stop:
-        quality.run(keep.main)
+        scripts.script(measure.main)
     assert stop.value.code == 2
-    assert capsys.readouterr().err == f"keep: {tmp_path}/rows.jsonl does not hold rows of a bench; choose another --out\n"
+    assert capsys.readouterr().err == "measure: semcast@noisy needs --model noisy=DIR\n"
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--model", "noisy"])
+    with pytest.raises(SystemExit):
+        scripts.script(measure.main)
+    assert capsys.readouterr().err == "measure: --model noisy: write NAME=DIR\n"

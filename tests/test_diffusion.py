@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
-from semcast.cascade.diffusion import add_noise, alpha_bar, draw_noise, guide, network_time, sample, step_to, x0_and_eps
+from semcast.cascade.diffusion import add_noise, alpha_bar, guide, network_time, sample, step_to, x0_and_eps
+from semcast.randomness import draw_noise
 
-TEN_STEPS = (1e-4, 0.0241, 0.0940, 0.2031, 0.3408, 0.4938, 0.6475, 0.7869, 0.8987, 0.9721, 0.9999)  # abar at t = 1, 0.9 .. 0
+# abar at t = 1, 0.9 .. 0
+TEN_STEPS = (1e-4, 0.0241, 0.0940, 0.2031, 0.3408, 0.4938, 0.6475, 0.7869, 0.8987, 0.9721, 0.9999)
 
 
 def seeded(*seeds: int) -> list[torch.Generator]:
@@ -49,7 +51,7 @@ def test_alpha_bar_is_the_clamped_cosine():
     assert ten.tolist() == pytest.approx(TEN_STEPS, abs=5e-5)
 
 
-def test_network_time_is_the_time_but_for_the_clamped_ends():
+def test_network_time_is_the_time_except_at_the_clamped_ends():
     ends = network_time(torch.tensor([1.0, 0.0])).tolist()
     assert ends == pytest.approx([0.99358, 0.00226], abs=5e-6)
     between = torch.linspace(0.01, 0.99, 99)
@@ -70,7 +72,8 @@ def test_x0_and_eps_undo_add_noise(prediction):
 
 
 def test_ddpm_steps_are_those_of_diffusers(monkeypatch):
-    module = pytest.importorskip("diffusers.schedulers.scheduling_ddpm_wuerstchen", reason="parity needs the [dev] extra")
+    name = "diffusers.schedulers.scheduling_ddpm_wuerstchen"
+    module = pytest.importorskip(name, reason="parity needs the [dev] extra")
     scheduler = module.DDPMWuerstchenScheduler()
     scheduler.set_timesteps(10)
     times = scheduler.timesteps
@@ -78,10 +81,10 @@ def test_ddpm_steps_are_those_of_diffusers(monkeypatch):
     x, eps, noise = (normal(2, 4, 5, 5, seed=s) for s in (2, 3, 4))
     for t, s in zip(times[:-2], times[1:-1]):  # ours returns x0 where theirs steps to t = 0
         x0, _ = x0_and_eps(eps, x, t.expand(2), "epsilon")
-        for z in (torch.zeros_like(x), noise):  # the mean, then the mean and sigma z
-            monkeypatch.setattr(module, "randn_tensor", lambda *args, z=z, **options: z)
+        for drawn in (torch.zeros_like(x), noise):  # the mean, then the mean and sigma times the noise
+            monkeypatch.setattr(module, "randn_tensor", lambda *args, drawn=drawn, **options: drawn)
             theirs = scheduler.step(eps, t.expand(2), x).prev_sample
-            ours = step_to(x0, eps, t, s, z, eta=1.0)
+            ours = step_to(x0, eps, t, s, drawn, eta=1.0)
             # The first step divides by a = 0.01, so float32 rounding grows to 1e-4.
             assert (ours - theirs).abs().max() < (5e-4 if t == 1 else 1e-5)
 
@@ -91,7 +94,8 @@ def test_injected_noise_has_the_posterior_deviation():
     times = torch.linspace(1, 0, 11, dtype=torch.float64)
     zero, one = torch.zeros(1), torch.ones(1)
     sigma = [step_to(zero, zero, t, s, one, eta=1.0).item() for t, s in zip(times, times[1:])]
-    expected = [math.sqrt((1 - s) / (1 - t) * (1 - t / s)) for t, s in zip(*[[cosine(v) for v in times.tolist()][i:] for i in (0, 1)])]
+    abar = [cosine(t) for t in times.tolist()]
+    expected = [math.sqrt((1 - s) / (1 - t) * (1 - t / s)) for t, s in zip(abar, abar[1:])]
     assert sigma == pytest.approx(expected, rel=1e-6)
     assert [round(v, 3) for v in (*sigma[:2], *sigma[-2:])] == [0.986, 0.831, 0.144, 0.010]
 
@@ -137,10 +141,11 @@ def test_variance_of_gaussian_data_follows_the_recursion(steps, eta):
     count = result.numel()
     assert result.var().item() == pytest.approx(v, rel=5 * math.sqrt(2 / count))
     assert abs(result.mean().item()) < 5 * math.sqrt(v / count)
-    assert 0 < 1 - v < math.pi**2 / 2 / steps  # the data's variance is 1: equal steps in angle lose pi^2 / 2 per number of steps
+    # The variance of the data is 1, of which N equal steps in angle lose pi^2 / (2 N).
+    assert 0 < 1 - v < math.pi**2 / 2 / steps
 
 
-def test_stop_returns_the_state_that_goes_on_to_the_same_result():
+def test_sampling_stopped_and_continued_gives_the_same_result():
     x = draw_noise(torch.empty(2, 4, 8, 8), seeded(0, 1))
     whole = sample(linear, x, 6, seeded(2, 3))
     times = torch.linspace(1, 0, 7, dtype=torch.float64)
@@ -156,7 +161,8 @@ def test_stop_returns_the_state_that_goes_on_to_the_same_result():
 
 
 def test_guidance_is_rescaled_for_each_image_by_its_own_deviation():
-    cond, uncond = normal(3, 4, 6, 6, seed=0) * torch.tensor([1.0, 5.0, 0.2])[:, None, None, None], normal(3, 4, 6, 6, seed=1)
+    cond, uncond = normal(3, 4, 6, 6, seed=0), normal(3, 4, 6, 6, seed=1)
+    cond *= torch.tensor([1.0, 5.0, 0.2])[:, None, None, None]
     assert torch.allclose(guide(cond, uncond, 1.0), cond, atol=1e-5)
     for i in range(3):
         pred = uncond[i] + 1.7 * (cond[i] - uncond[i])

@@ -1,20 +1,25 @@
-"""Fast layers against torch's own."""
+"""The fast layers against torch's own."""
+
+import copy
 
 import pytest
 import torch
 from torch import nn
 
-from semcast import fast_layers
-from semcast.lpips import LPIPS
+from semcast.metrics import fast_layers
 
 
 @pytest.mark.parametrize(
-    ("inside", "outside", "sides", "bias"), [(64, 64, (64, 64), True), (16, 48, (35, 61), True), (64, 128, (32, 40), False)]
+    ("inside", "outside", "sides", "bias"),
+    [(64, 64, (64, 64), True), (16, 48, (35, 61), True), (64, 128, (32, 40), False)],
 )
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_winograd_is_the_convolution(inside, outside, sides, bias, layout):
+def test_winograd_equals_the_convolution(inside, outside, sides, bias, layout):
     torch.manual_seed(1)
-    layer, x = nn.Conv2d(inside, outside, 3, padding=1, bias=bias), torch.randn(1, inside, *sides).contiguous(memory_format=layout)
+    layer, x = (
+        nn.Conv2d(inside, outside, 3, padding=1, bias=bias),
+        torch.randn(1, inside, *sides).contiguous(memory_format=layout),
+    )
     with torch.no_grad():
         if fast_layers.has_nnpack():
             assert fast_layers.is_winograd(layer, x)
@@ -25,7 +30,7 @@ def test_winograd_is_the_convolution(inside, outside, sides, bias, layout):
 
 @pytest.mark.parametrize("sides", [(64, 64), (6, 10), (7, 10), (10, 7)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_pooling_is_torchs_own(sides, layout):
+def test_pooling_equals_torchs_pooling(sides, layout):
     x = torch.randn(2, 5, *sides, generator=torch.Generator().manual_seed(3)).contiguous(memory_format=layout)
     for layer in (nn.MaxPool2d(2), nn.MaxPool2d(3, 2), nn.MaxPool2d(2, 1), nn.MaxPool2d(2, padding=1)):
         with torch.no_grad():
@@ -33,8 +38,8 @@ def test_pooling_is_torchs_own(sides, layout):
     assert fast_layers.is_pooling(nn.MaxPool2d(2), x) == (layout is torch.contiguous_format and 7 not in sides)
 
 
-def test_fast_ways_are_left_alone_where_they_do_not_fit(monkeypatch):
-    monkeypatch.setattr(fast_layers, "is_pooling", lambda layer, x: pytest.fail("asked"))
+def test_fast_layers_are_not_used_where_they_do_not_apply(monkeypatch):
+    monkeypatch.setattr(fast_layers, "is_pooling", lambda layer, x: pytest.fail("a fast layer was considered"))
     layer, x = nn.Conv2d(64, 64, 3, padding=1), torch.randn(1, 64, 64, 64)
     fast_layers.apply(layer, x)  # a gradient may be asked for
     with torch.no_grad():
@@ -54,11 +59,11 @@ def test_fast_ways_are_left_alone_where_they_do_not_fit(monkeypatch):
         assert not fast_layers.is_winograd(layer, picture)
 
 
-def test_a_gradient_through_lpips_is_torchs_own():
+def test_lpips_has_a_gradient_and_without_one_the_value_of_torchs_layers(vgg):
     torch.manual_seed(2)
-    lpips = LPIPS("vgg")
     a, b = torch.rand(1, 3, 64, 64, requires_grad=True), torch.rand(1, 3, 64, 64)
-    lpips(a, b).sum().backward()
+    vgg(a, b).sum().backward()
     assert a.grad.abs().sum() > 0
     with torch.no_grad():
-        assert lpips(a, b).item() == pytest.approx(lpips.double()(a.double(), b.double()).item(), rel=1e-4)
+        expected = copy.deepcopy(vgg).double()(a.double(), b.double()).item()  # float64 uses torch's layers
+        assert vgg(a, b).item() == pytest.approx(expected, rel=1e-4)

@@ -1,4 +1,4 @@
-"""Fine-tuning Stage B on noisy conditions: the paper's loss, shared batches, cached latents, mixed data."""
+"""Fine-tuning Stage B on noisy Z: the paper's loss, shared batches, cached latents, several sources of pictures."""
 
 import errno
 import json
@@ -17,16 +17,18 @@ from conftest import photo, tiny_cascade, tiny_config
 from diffusers import DDIMScheduler
 from PIL import Image
 from safetensors.torch import load_file
-from test_train import config, fail_at, interrupt, log, lpips, seeded, whole_step  # noqa: F401
+from test_train import config, fail_at, interrupt, log, make_step, seeded
 
-from semcast import latents, losses, run_folder
 from semcast.cascade.checkpoint import load_cascade, save_model
+from semcast.cascade.config import NETWORKS
 from semcast.cascade.diffusion import add_noise, log_snr, scales, x0_and_eps
-from semcast.cli import PRESETS as NAMES
-from semcast.data import Photos, step_generator
+from semcast.cli import build_parser
 from semcast.errors import InputError
-from semcast.presets import PRESETS, with_settings
-from semcast.train import train
+from semcast.training import latents, losses, run_folder
+from semcast.training.config import PRESETS, with_settings
+from semcast.training.data import Photos, step_generator
+from semcast.training.processes import shares
+from semcast.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -38,28 +40,39 @@ def folder(tmp_path_factory) -> Path:
 
 
 def official(**changes):
-    """A tiny model of the official kind: epsilon, blind to the noise, guided."""
+    """A tiny model of the official kind: it predicts epsilon, is not told the noise, and is guided."""
     stage_b = replace(tiny_config().stage_b, noise_map=False)
-    return tiny_cascade(prediction="epsilon", noise_aware=False, guidance=1.1, stage_b=stage_b, **changes)
+    return tiny_cascade(prediction="epsilon", noise_aware=False, guidance=1.1, steps=2, stage_b=stage_b, **changes)
 
 
-def test_the_presets_are_the_papers_recipe_and_the_command_line_knows_them():
-    assert tuple(PRESETS) == NAMES
+def test_the_command_line_knows_the_presets():
+    for name in PRESETS:
+        args = build_parser().parse_args(["train", "--preset", name, "--data", "photos", "--out", "run"])
+        assert args.preset == name
+
+
+def test_the_scsic_presets_are_the_papers_recipe():
     for name, side in (("scsic-512", 512), ("scsic-1024", 1024)):
         c = PRESETS[name]
-        assert (c.phase, c.steps, c.batch, c.lr, c.snr_min, c.snr_max, c.crop) == ("denoise", 15_000, 4, 1e-4, 1, 20, side)
-        assert c.lr_end == 1 and (c.factor_min, c.factor_max) == (0.75, 0.75)  # constant rate, [16, side * 3/128, ...]
+        assert (c.phase, c.steps, c.batch, c.crop) == ("denoise", 15_000, 4, side)
+        assert (c.lr, c.lr_end) == (1e-4, 1)  # constant
+        assert (c.snr_min, c.snr_max) == (1, 20)
+        assert (c.factor_min, c.factor_max) == (0.75, 0.75)  # Z is [16, 3/128 side, 3/128 side]
 
 
-def test_a_network_that_says_nothing_has_the_loss_of_white_noise(folder):
-    """eps = 0 predicted, so the error is the mean square of the noise: 1, standard error sqrt(2 / n)."""
+def test_the_loss_of_a_network_that_predicts_no_noise_is_the_power_of_the_noise(folder):
+    """The error of eps = 0 is the mean square of white noise: 1, with a standard error of sqrt(2 / n)."""
     cascade = official()
     for p in cascade.stage_b.clf.parameters():
         p.zero_()
     images = Photos([folder]).crops(64, 8, seeded(0))
-    terms = losses.denoise_loss(cascade, images, whole_step(8), config("denoise", batch=8))
+    terms = losses.denoise_loss(cascade, images, make_step(8), config("denoise", batch=8))
     assert terms["error"].mean().item() == pytest.approx(1, abs=4 * (2 / (8 * 4 * 16 * 16)) ** 0.5)
-    assert torch.equal(terms["denoise"], terms["error"])  # buckets of one
+    assert torch.equal(terms["denoise"], terms["error"])  # the adaptive weights are 1
+    step = make_step(8)
+    step.buckets = torch.full((losses.BUCKETS,), 0.5)
+    weighted = losses.denoise_loss(cascade, images, step, config("denoise", batch=8))
+    assert torch.equal(weighted["error"], terms["error"]) and torch.equal(weighted["denoise"], 2 * terms["error"])
 
 
 def test_a_network_that_predicts_x0_is_compared_with_x0(folder):
@@ -68,18 +81,18 @@ def test_a_network_that_predicts_x0_is_compared_with_x0(folder):
     for p in cascade.stage_b.clf.parameters():
         p.zero_()
     images = Photos([folder]).crops(64, 8, seeded(0))
-    terms = losses.denoise_loss(cascade, images, whole_step(8), config("denoise", batch=8))
+    terms = losses.denoise_loss(cascade, images, make_step(8), config("denoise", batch=8))
     assert torch.allclose(terms["error"], cascade.stage_a.encode(images).square().mean(dim=(1, 2, 3)), rtol=1e-5)
 
 
-def test_guidance_is_for_sampling_and_not_for_training():
-    x, code = torch.randn(2, 4, 16, 16, generator=seeded(0)), torch.randn(2, 16, 2, 2, generator=seeded(1))
+def test_guidance_is_used_in_sampling_but_not_in_training():
+    x, z = torch.randn(2, 4, 16, 16, generator=seeded(0)), torch.randn(2, 16, 2, 2, generator=seeded(1))
     t, noise = torch.tensor([0.9, 0.5]), torch.zeros(2, 16, 2, 2)
     cascade = official()
 
     def eps(guidance, guided=True):
         cascade.config = replace(cascade.config, guidance=guidance)
-        return cascade.denoise(x, t, cascade.prepare(code, noise, (16, 16), guided))[1]
+        return cascade.denoise(x, t, cascade.prepare(z, noise, (16, 16), guided))[1]
 
     assert torch.equal(eps(1.1, guided=False), eps(1.0))
     assert not torch.equal(eps(1.1), eps(1.0))
@@ -91,7 +104,10 @@ def test_predictions_agree_with_diffusers(prediction):
     t = torch.tensor([0.3, 0.3])
     a, _ = scales(t)
     scheduler = DDIMScheduler(
-        num_train_timesteps=1, prediction_type={"v": "v_prediction"}.get(prediction, prediction), clip_sample=False, set_alpha_to_one=True
+        num_train_timesteps=1,
+        prediction_type={"v": "v_prediction"}.get(prediction, prediction),
+        clip_sample=False,
+        set_alpha_to_one=True,
     )
     scheduler.alphas_cumprod = (a[:1] ** 2).flatten()
     scheduler.set_timesteps(1)
@@ -119,52 +135,69 @@ def test_the_adaptive_weight_is_one_over_the_running_loss():
     assert (buckets != 1).sum() == 1
 
 
-def test_the_adaptive_weight_is_used_and_survives_an_interruption(tmp_path, folder):
-    c = config("denoise", steps=4, save_every=2, adaptive_weight=True, pyramid_noise=True, condition_drop=0.3)
-    whole = train(official(), Photos([folder]), c, tmp_path / "whole", progress=False)
-    rows = log(whole.parent)
-    assert rows[0]["denoise"] == pytest.approx(rows[0]["error"])
-    buckets = load_file(whole.parent / "last" / "optimiser.safetensors")["buckets"]
-    assert 0 < (buckets != 1).sum() <= 8
+def test_the_adaptive_weight_is_used_and_survives_an_interruption(tmp_path, monkeypatch, folder):
+    whole, parts, settings = tmp_path / "whole", tmp_path / "parts", {"adaptive_weight": True, "condition_drop": 0.3}
+    c = config("denoise", steps=5, save_every=2, pyramid_noise=True, **settings)
+    train(official(), Photos([folder]), c, whole, progress=False)
+    rows = log(whole)
+    assert rows[0]["denoise"] == pytest.approx(rows[0]["error"])  # all weights are 1 at first
+    buckets = load_file(whole / "last" / "optimiser.safetensors")["buckets"]
+    assert 0 < (buckets != 1).sum() <= 10
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        fail_at(patch, "denoise", 3, interrupt)
+        train(official(), Photos([folder]), c, parts, progress=False)
+    saved = load_file(parts / "last" / "optimiser.safetensors")["buckets"]  # after two steps
+    assert 0 < (saved != 1).sum() <= 4 and not torch.equal(saved, buckets)
+    train(official(), Photos([folder]), c, parts, resume=True, progress=False)
+    assert torch.equal(load_file(parts / "last" / "optimiser.safetensors")["buckets"], buckets)
+    assert log(parts) == rows
 
 
-@pytest.mark.parametrize("changes", [{"accumulate": 2}, {"accumulate": 4, "recompute": True}], ids=["in halves", "one by one"])
-def test_a_batch_in_parts_trains_as_the_whole(tmp_path, folder, changes):
+@pytest.mark.parametrize(
+    "changes", [{"accumulate": 2}, {"accumulate": 4, "recompute": True}], ids=["in halves", "one by one"]
+)
+def test_a_batch_in_parts_trains_like_the_whole_batch(tmp_path, folder, changes):
     c = config("denoise", steps=3, batch=4, ema=0.0, adaptive_weight=True)
     whole = train(official(), Photos([folder]), c, tmp_path / "whole", progress=False)
     parts = train(official(), Photos([folder]), replace(c, **changes), tmp_path / "parts", progress=False)
     for a, b in zip(log(whole.parent), log(parts.parent)):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4) and a["grad"] == pytest.approx(b["grad"], rel=1e-3)
     a, b = (load_file(f / "stage_b.safetensors") for f in (whole, parts))
-    assert max((a[k] - b[k]).abs().max().item() for k in a) < 1e-3  # Adam divides rounding by rounding where gradients vanish
+    # Where gradients vanish, Adam divides rounding by rounding.
+    assert max((a[k] - b[k]).abs().max().item() for k in a) < 1e-3
 
 
-def test_two_processes_make_the_losses_of_one(tmp_path, folder):
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(tmp_path, folder):
+    settings = ["steps=2", "crop=64", "window=0", "bf16=false"]
+    train(official(), Photos([folder]), with_settings(PRESETS["scsic-512"], settings), tmp_path / "one", progress=False)
     save_model(official(), tmp_path / "model")
-    command = ["train", "--preset", "scsic-512", "--init", tmp_path / "model", "--data", folder]
-    for setting in ("steps=2", "crop=64", "window=0", "bf16=false"):
-        command += ["--set", setting]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address = ("--rdzv_backend=c10d", "--main_process_ip=127.0.0.1", f"--main_process_port={probe.getsockname()[1]}")
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"]
-    launch = {  # without a GPU the processes run on the CPU
-        "one": [sys.executable, "-m", "semcast"],
-        "two": [*accelerate, *address, "--mixed_precision=no", "--dynamo_backend=no", "-m", "semcast"],
-    }
-    for name, start in launch.items():
-        done = subprocess.run(
-            [*map(str, [*start, *command, "--out", tmp_path / name])],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
+        port = probe.getsockname()[1]
+    launcher = "--multi_gpu --num_processes=2 --num_machines=1 --rdzv_backend=c10d --main_process_ip=127.0.0.1"
+    launcher += f" --main_process_port={port} --mixed_precision=no --dynamo_backend=no"
+    command = ["-m", "semcast", "train", "--preset", "scsic-512", "--device", "cpu", "--data", folder]
+    command += ["--init", tmp_path / "model", "--out", tmp_path / "two"]
+    command += [word for setting in settings for word in ("--set", setting)]
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *launcher.split(), *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
     for a, b in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4) and a["grad"] == pytest.approx(b["grad"], rel=1e-3)
+
+
+def test_the_rows_of_a_batch_are_shared_evenly_or_not_at_all(tmp_path, folder):
+    settings = config("denoise", batch=8, accumulate=2)
+    assert shares(settings, 0, 2) + shares(settings, 1, 2) == [slice(i, i + 2) for i in (0, 2, 4, 6)]
     with pytest.raises(InputError, match="batch 3 cannot be shared by 1 processes in 2 parts each"):
-        train(official(), Photos([folder]), config("denoise", batch=3, accumulate=2), tmp_path / "odd", progress=False)
+        train(official(), Photos([folder]), config("denoise", batch=3, accumulate=2), tmp_path, progress=False)
 
 
 def test_the_8_bit_optimiser_trains_and_resumes(tmp_path, monkeypatch, folder):
@@ -174,12 +207,13 @@ def test_the_8_bit_optimiser_trains_and_resumes(tmp_path, monkeypatch, folder):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         fail_at(patch, "denoise", 3, interrupt)
         train(official(), Photos([folder]), c, tmp_path / "parts", progress=False)
-    assert any(v.dtype == torch.uint8 for v in load_file(tmp_path / "parts" / "last" / "optimiser.safetensors").values())
+    saved = load_file(tmp_path / "parts" / "last" / "optimiser.safetensors")
+    assert any(v.dtype == torch.uint8 for v in saved.values())
     train(official(), Photos([folder]), c, tmp_path / "parts", resume=True, progress=False)
     assert log(tmp_path / "parts") == log(tmp_path / "whole")
 
 
-def test_cached_latents_are_those_of_the_crops_and_training_reads_no_pictures(tmp_path, monkeypatch, folder):
+def test_cached_latents_are_those_of_the_crops_and_training_reads_no_picture(tmp_path, monkeypatch, folder):
     pictures = shutil.copytree(folder, tmp_path / "pictures")
     cascade, cache = official(), tmp_path / "cache"
     c = config("denoise", steps=2, cache_crops=2)
@@ -191,29 +225,29 @@ def test_cached_latents_are_those_of_the_crops_and_training_reads_no_pictures(tm
     held = load_file(cache / "0000003-001.safetensors")
     assert torch.allclose(held["z"], losses.encode(image, cascade.encoder, 0.75)[0], atol=1e-4)
     assert torch.allclose(held["latent"].float(), cascade.stage_a.encode(image)[0], rtol=2e-3, atol=2e-3)
-    (cache / "0000003-001.safetensors").unlink()  # an interrupted fill goes on
+    (cache / "0000003-001.safetensors").unlink()  # an interrupted fill is continued
     latents.fill(cache, cascade, photos, c, "cpu", progress=False)
     assert len(list(cache.glob("*.safetensors"))) == 10
     read, reads = photos.read, []
     monkeypatch.setattr(photos, "read", lambda index: reads.append(index) or read(index))
     train(official(), photos, c, tmp_path / "second", cache=cache, progress=False)
-    assert log(tmp_path / "second") == log(tmp_path / "first") and len(reads) == 4  # of the sample picture
+    assert log(tmp_path / "second") == log(tmp_path / "first") and len(reads) == 4  # for the preview
     with pytest.raises(InputError, match="holds latents of another crop, seed; choose another --cache or delete it"):
         latents.fill(cache, cascade, photos, config("denoise", crop=128, seed=1), "cpu", progress=False)
     with pytest.raises(InputError, match="a cache of latents serves the phase denoise, not joint"):
         train(official(), photos, config("joint"), tmp_path / "third", cache=cache, progress=False)
 
 
-def test_fine_tuning_changes_stage_b_alone_and_can_change_what_it_predicts(tmp_path, folder):
+def test_fine_tuning_changes_only_stage_b_and_can_change_what_it_predicts(tmp_path, folder):
     cascade = official()
     before = {k: v.clone() for k, v in cascade.state_dict().items()}
     model = train(cascade, Photos([folder]), config("denoise", steps=2, prediction="v"), tmp_path, progress=False)
-    after = {f"{n}.{k}": v for n in ("encoder", "stage_a", "stage_b") for k, v in load_file(model / f"{n}.safetensors").items()}
+    after = {f"{name}.{k}": v for name in NETWORKS for k, v in load_file(model / f"{name}.safetensors").items()}
     changed = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
     assert changed == {"stage_b"} and '"prediction": "v"' in (model / "config.json").read_text()
 
 
-def test_weights_mix_the_sources(folder, tmp_path):
+def test_sources_of_pictures_are_mixed_by_their_weights(folder, tmp_path):
     few = tmp_path / "few"
     few.mkdir()
     shutil.copy(folder / "0.png", few)
@@ -229,9 +263,14 @@ def test_weights_mix_the_sources(folder, tmp_path):
         Photos([f"{few}:-1"])
 
 
-def test_cityscapes_and_div2k_give_their_training_photos_and_nothing_else(tmp_path, monkeypatch):
+def test_cityscapes_and_div2k_give_only_their_training_photos(tmp_path, monkeypatch):
     wanted = ("leftImg8bit/train/bonn/a.png", "DIV2K_train_HR/b.png")
-    others = ("leftImg8bit/val/ulm/c.png", "gtFine/train/bonn/a_color.png", "DIV2K_valid_HR/d.png", "DIV2K_train_LR_bicubic/b.png")
+    others = (
+        "leftImg8bit/val/ulm/c.png",
+        "gtFine/train/bonn/a_color.png",
+        "DIV2K_valid_HR/d.png",
+        "DIV2K_train_LR_bicubic/b.png",
+    )
     for i, name in enumerate(wanted + others):
         root = tmp_path / ("city" if "leftImg8bit" in name or "gtFine" in name else "div2k")
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -239,42 +278,48 @@ def test_cityscapes_and_div2k_give_their_training_photos_and_nothing_else(tmp_pa
     assert [item[0] for item in Photos([tmp_path / "city"]).items] == ["a.png"]
     assert [item[0] for item in Photos([tmp_path / "div2k"]).items] == ["b.png"]
     assert [item[0] for item in Photos([tmp_path / "city" / "leftImg8bit"]).items] == ["a.png"]
-    assert [item[0] for item in Photos([tmp_path / "city"], "val").items] == ["c.png"]  # what the bench measures
+    assert [item[0] for item in Photos([tmp_path / "city"], "val").items] == ["c.png"]  # for the bench
     assert [item[0] for item in Photos([tmp_path / "div2k"], "val").items] == ["d.png"]
     monkeypatch.chdir(tmp_path / "city")
     assert [item[0] for item in Photos(["."]).items] == ["a.png"]
     shutil.rmtree(tmp_path / "city" / "leftImg8bit" / "val")
-    with pytest.raises(InputError, match=r"^no pictures for val in \., which has others; name the folder of those you want$"):
+    with pytest.raises(
+        InputError, match=r"^no pictures for val in \., which has others; name the folder of those you want$"
+    ):
         Photos(["."], "val")
-    assert [item[0] for item in Photos([tmp_path / "div2k" / "DIV2K_train_HR"], "val").items] == ["b.png"]  # as was asked for
+    named = Photos([tmp_path / "div2k" / "DIV2K_train_HR"], "val")  # a folder of photos is taken as it is
+    assert [item[0] for item in named.items] == ["b.png"]
 
 
-def test_losses_are_also_written_for_tensorboard(tmp_path, folder):
+def test_losses_are_written_for_tensorboard_too(tmp_path, folder):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     train(official(), Photos([folder]), config("denoise", steps=3), tmp_path, progress=False)
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [e.value for e in events.Scalars("loss")] == pytest.approx([row["loss"] for row in log(tmp_path)])
 
 
-def test_the_factor_of_training_is_the_factor_of_the_model(tmp_path, folder):
+def test_the_factor_of_training_becomes_the_models_factor(tmp_path, folder):
     settings = with_settings(config("denoise", steps=1), ["factor=1"])
     assert settings.factor_min == settings.factor_max == 1.0
     model = load_cascade(train(official(), Photos([folder]), settings, tmp_path, progress=False))
     assert model.config.factor == 1.0
 
 
-def test_fewstep_does_without_guidance_and_does_not_start_from_epsilon(tmp_path, folder, lpips):  # noqa: F811
+def test_fewstep_removes_guidance_and_does_not_start_from_epsilon(tmp_path, folder, vgg):
     settings = replace(config("fewstep", steps=1), window=32)
     with pytest.raises(InputError, match="train with --set prediction=v first"):
-        train(official(), Photos([folder]), settings, tmp_path / "epsilon", lpips, progress=False)
+        train(official(), Photos([folder]), settings, tmp_path / "epsilon", vgg, progress=False)
     guided = official()
     guided.config = replace(guided.config, prediction="v", guidance=1.1)
-    assert load_cascade(train(guided, Photos([folder]), settings, tmp_path / "v", lpips, progress=False)).config.guidance == 1.0
+    assert (
+        load_cascade(train(guided, Photos([folder]), settings, tmp_path / "v", vgg, progress=False)).config.guidance
+        == 1.0
+    )
 
 
-@pytest.mark.parametrize("fails_at, step", [(4, 2), (8, 4)])  # three files a checkpoint
+@pytest.mark.parametrize("fails_at, step", [(4, 2), (8, 4)])  # a checkpoint has three files
 def test_a_full_disk_loses_nothing_already_saved(tmp_path, folder, monkeypatch, fails_at, step):
-    """The disk is full at the second or third checkpoint; the run goes on from the one before as if nothing had been."""
+    """The disk is full at the second or third checkpoint. The run resumes from the one before it."""
     settings = replace(config("denoise", steps=6), save_every=2)
     train(official(), Photos([folder]), settings, tmp_path / "whole", progress=False)
     save, calls = run_folder.save_tensors, []

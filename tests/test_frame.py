@@ -1,4 +1,4 @@
-"""Frame files: the layout written out a second time by hand, exact round trips, and hostile bytes."""
+"""Frame files: the documented layout, written out here a second time; exact round trips; malicious bytes."""
 
 import math
 import os
@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from semcast.channel import Received
+from semcast.channels.base import Received
 from semcast.errors import InputError
 from semcast.frame import MAX_BYTES, noiseless, parse, read_frame, write_frame
-from semcast.packet import NO_CHANNEL
-from semcast.phy.digital import TABLE, plan
-from semcast.transmitter import HEADER_BITS, Header, stamp
+from semcast.header import HEADER_BITS, Header, stamp
+from semcast.modulation.digital import NO_CHANNEL
+from semcast.modulation.ldpc import TABLE, plan
 
 LAYOUT = {  # field: offset, struct code; little-endian
     "magic": (0, "4s"),
     "version": (4, "B"),
     "kind": (5, "B"),
-    "code_id": (6, "H"),
+    "encoder_id": (6, "H"),
     "height": (8, "H"),
     "width": (10, "H"),
     "factor": (12, "B"),
@@ -38,7 +38,7 @@ LAYOUT = {  # field: offset, struct code; little-endian
     "header_crc": (40, "I"),
 }
 START = 44
-HEADER = Header(code_id=0xBEEF, height=100, width=190, factor=0.75, gain=1.25, seed=2**32 - 1)
+HEADER = Header(encoder_id=0xBEEF, height=100, width=190, factor=0.75, gain=1.25, seed=2**32 - 1)
 K = 16 * (96 // 32) * (144 // 32) // 2  # padded 128x192, shrunk to 96x144, 16 real values a stride-32 pixel
 
 
@@ -49,13 +49,19 @@ def sent(k: int = K) -> torch.Tensor:
 
 
 def received(count: int) -> Received:
-    """h and noise_var with one value, or one a symbol."""
+    """h and noise_var with one value, or one per symbol."""
     g = torch.Generator().manual_seed(1)
     h = torch.complex(torch.randn(1, count, generator=g), torch.randn(1, count, generator=g))
     return Received(3 * sent(), h, torch.rand(1, count, generator=g))
 
 
-SIGNALS = {"sent": sent(), "received": received(1), "faded": received(K), "packet": bytes(range(60)), "qpsk": bytes(range(13))}
+SIGNALS = {
+    "sent": sent(),
+    "received": received(1),
+    "faded": received(K),
+    "packet": bytes(range(60)),
+    "qpsk": bytes(range(13)),
+}
 HEADERS = dict.fromkeys(SIGNALS, stamp(HEADER, sent())) | {
     "packet": stamp(replace(HEADER, scheme=NO_CHANNEL), SIGNALS["packet"]),
     "qpsk": stamp(replace(HEADER, scheme=4), SIGNALS["qpsk"]),  # qpsk 2/3
@@ -131,7 +137,7 @@ def test_layout_is_the_documented_one(name, kind, counts, tmp_path):
             "magic": b"SEMC",
             "version": 3,
             "kind": kind,
-            "code_id": 0xBEEF,
+            "encoder_id": 0xBEEF,
             "height": 100,
             "width": 190,
             "factor": 96,  # 0.75 in 1/128
@@ -157,9 +163,17 @@ def test_layout_of_a_packet(name, scheme, tmp_path):
     payload = SIGNALS[name]
     write_frame(tmp_path / "x.sem", HEADERS[name], payload)
     data = (tmp_path / "x.sem").read_bytes()
-    values = {"kind": 2, "scheme": scheme, "k": len(payload), "h_count": 0, "noise_count": 0, "payload_crc": zlib.crc32(payload)}
+    values = {
+        "kind": 2,
+        "scheme": scheme,
+        "k": len(payload),
+        "h_count": 0,
+        "noise_count": 0,
+        "payload_crc": zlib.crc32(payload),
+    }
     assert fields(data).items() >= (values | {"transmission_id": zlib.crc32(data[6:20] + payload)}).items()
-    assert data[START:] == payload and TABLE[3].modulation == "qpsk" and plan(K, TABLE[3]).payload_bytes == len(SIGNALS["qpsk"])
+    assert data[START:] == payload
+    assert TABLE[3].modulation == "qpsk" and plan(K, TABLE[3]).payload_bytes == len(SIGNALS["qpsk"])
 
 
 def test_counted_side_information_has_the_widths_of_the_file():
@@ -176,7 +190,7 @@ def test_largest_frame_is_the_largest_picture_with_a_gain_for_every_symbol(tmp_p
     assert os.path.getsize(tmp_path / "x.sem") == MAX_BYTES and read_frame(tmp_path / "x.sem")[0] == header
 
 
-def test_a_frame_that_met_no_channel_is_received_without_noise():
+def test_a_frame_that_passed_no_channel_has_no_noise():
     y, h, noise_var = noiseless(sent())
     assert torch.equal(y, sent()) and h.tolist() == [[1]] and noise_var.tolist() == [[0]]
 
@@ -197,7 +211,9 @@ IMPOSSIBLE = [  # field, what the message blames, values
 ]
 
 
-@pytest.mark.parametrize("name, blamed, value", [(name, blamed, v) for name, blamed, values in IMPOSSIBLE for v in values])
+@pytest.mark.parametrize(
+    "name, blamed, value", [(name, blamed, v) for name, blamed, values in IMPOSSIBLE for v in values]
+)
 def test_impossible_field_is_refused_by_name_even_with_right_checksums(name, blamed, value, frame):
     if blamed == "symbols" and fields(frame)["kind"] == 2:
         blamed, value = "bytes", value if value not in (1, K - 1) or name != "k" else 2**31
@@ -207,16 +223,17 @@ def test_impossible_field_is_refused_by_name_even_with_right_checksums(name, bla
     assert message.startswith("x.sem has an impossible header: ") and f"{blamed} = " in message
 
 
-def test_version_is_checked_before_anything_a_version_may_change(frame):
+def test_version_is_checked_before_anything_that_depends_on_it(frame):
     for version in (2, 4):
         message = f"x.sem is a frame of version {version}; this semcast reads version 3, so send it again"
         assert refusal(edited(frame, version=version) + b"more") == message
 
 
-def test_what_was_sent_belongs_to_its_header(frame):
+def test_a_frame_with_the_transmission_id_of_another_is_refused(frame):
     data = edited(frame, transmission_id=fields(frame)["transmission_id"] ^ 1)
     of_a_channel = fields(frame)["kind"] == 1  # y is not x, so nothing can be said
-    assert refusal(data) == (None if of_a_channel else "x.sem holds another transmission than its header says; send it again")
+    told = "x.sem holds another transmission than its header says; send it again"
+    assert refusal(data) == (None if of_a_channel else told)
 
 
 @pytest.mark.parametrize("name", ["sent", "received", "faded"])
@@ -280,7 +297,7 @@ def test_the_head_of_one_frame_and_the_samples_of_another_are_refused(name, tmp_
         assert (refusal(ours[:START] + theirs[START:]) is None) == (ours[START:] == theirs[START:])
 
 
-def test_random_headers_with_right_checksums_are_refused_or_mean_what_they_say(frame):
+def test_random_headers_with_right_checksums_are_refused_or_fit_their_frame(frame):
     rng, accepted = np.random.default_rng(1), 0
     for _ in range(120):
         data = bytearray(frame)
@@ -299,7 +316,7 @@ def test_oversized_file_is_refused_unread(tmp_path):
     with open(tmp_path / "x.sem", "wb") as file:
         file.truncate(1 << 30)  # sparse
     tracemalloc.start()
-    with pytest.raises(InputError, match=rf"x\.sem has {1 << 30} bytes; no frame is larger than {MAX_BYTES}$"):
+    with pytest.raises(InputError, match=rf"x\.sem has {1 << 30} bytes; the limit for a frame is {MAX_BYTES}$"):
         read_frame(tmp_path / "x.sem")
     assert tracemalloc.get_traced_memory()[1] < MAX_BYTES
     tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""Pictures in and out: every kind of file against pixels worked out by hand, and writing that never leaves half a file."""
+"""Reading every kind of picture file, against pixels worked out by hand; writing never leaves a partial file."""
 
 import io
 import os
@@ -13,16 +13,17 @@ from conftest import photo
 from PIL import Image, ImageFile, features
 
 from semcast.errors import InputError
+from semcast.files import write_bytes
 from semcast.images import (
     FORMATS,
     MAX_FILE_BYTES,
     MAX_PIXELS,
     SUFFIXES,
     decode,
+    mean_colour,
     read_image,
     round_8bit,
     to_tensor,
-    write_bytes,
     write_image,
 )
 
@@ -52,10 +53,18 @@ def over_white(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 def png(header: bytes, data: bytes) -> bytes:
     """A PNG written by hand; `header` is IHDR's 13 bytes."""
     parts = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in parts)
+    chunks = [struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-LOSSLESS = [("png", {}), ("bmp", {}), ("tif", {}), ("tiff", {"compression": "tiff_lzw"}), ("ppm", {}), ("webp", {"lossless": True})]
+LOSSLESS = [
+    ("png", {}),
+    ("bmp", {}),
+    ("tif", {}),
+    ("tiff", {"compression": "tiff_lzw"}),
+    ("ppm", {}),
+    ("webp", {"lossless": True}),
+]
 
 
 @pytest.mark.parametrize("suffix, options", LOSSLESS)
@@ -95,7 +104,7 @@ def test_colour_with_alpha_is_put_on_white(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["png", "gif"])
 @pytest.mark.parametrize("transparent", [None, 2])
-def test_palette_is_looked_up_and_its_transparent_entry_is_white(suffix, transparent, tmp_path):
+def test_palette_is_applied_and_its_transparent_entry_is_white(suffix, transparent, tmp_path):
     index = (RAMP % 4).astype(np.uint8)
     colours = np.array([[10, 20, 30], [250, 0, 5], [0, 128, 0], [77, 88, 99]], np.uint8)
     image = Image.fromarray(index).copy()
@@ -109,7 +118,8 @@ def test_palette_is_looked_up_and_its_transparent_entry_is_white(suffix, transpa
 @pytest.mark.parametrize("mode, key", [("L", 7), ("RGB", (7, 7, 7))])
 def test_colour_key_transparency_is_white(mode, key, tmp_path):
     values = np.where(RAMP == 7, 255, RAMP)
-    assert np.array_equal(saved(Image.fromarray(RAMP).convert(mode), tmp_path / "x.png", transparency=key), grey(values))
+    pixels = saved(Image.fromarray(RAMP).convert(mode), tmp_path / "x.png", transparency=key)
+    assert np.array_equal(pixels, grey(values))
 
 
 def test_sixteen_bit_grey_is_divided_by_257_not_clipped(tmp_path):
@@ -171,7 +181,9 @@ def test_every_suffix_looked_for_in_training_folders_is_a_format_that_is_read():
     assert {Image.EXTENSION.get(suffix, "AVIF") for suffix in SUFFIXES} <= FORMATS
 
 
-@pytest.mark.parametrize("side, text", [(8193, "is 8193x8193 pixels"), (20_000, "is far too large"), (2**31 - 1, "is far too large")])
+@pytest.mark.parametrize(
+    "side, text", [(8193, "is 8193x8193 pixels"), (20_000, "is far too large"), (2**31 - 1, "is far too large")]
+)
 def test_too_many_pixels_are_refused_by_the_header_alone(side, text, monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
     data = png(struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), zlib.compress(bytes(1000)))
@@ -182,7 +194,8 @@ def test_too_many_pixels_are_refused_by_the_header_alone(side, text, monkeypatch
 def test_too_many_bytes_are_refused_unread(tmp_path):
     with open(tmp_path / "x.png", "wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)  # sparse
-    with pytest.raises(InputError, match=f"has {MAX_FILE_BYTES + 1} bytes; the limit for a picture is {MAX_FILE_BYTES}$"):
+    told = f"has {MAX_FILE_BYTES + 1} bytes; the limit for a picture is {MAX_FILE_BYTES}$"
+    with pytest.raises(InputError, match=told):
         read_image(tmp_path / "x.png")
 
 
@@ -204,6 +217,13 @@ def test_what_is_written_is_read_back_exactly(tmp_path):
     write_image(tmp_path / "y.png", every_level)
     assert torch.equal(read_image(tmp_path / "y.png"), every_level)
     assert sorted(os.listdir(tmp_path)) == ["x.png", "y.png"]
+
+
+def test_mean_colour_is_rounded_to_8_bits():
+    image = to_tensor(photo(H, W))
+    colour = mean_colour(image)
+    assert colour.shape == (1, 3, 1, 1)
+    assert torch.equal(colour[0, :, 0, 0] * 255, torch.from_numpy(photo(H, W).mean(axis=(0, 1)).round()).float())
 
 
 @pytest.mark.parametrize("before", [None, b"the old file"])
@@ -233,7 +253,11 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
 def test_writing_replaces_files_only(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
-    for name, text in (("pipe", "it is not a file"), ("folder", "it is a folder"), ("none/x", "No such file or directory")):
+    for name, text in (
+        ("pipe", "it is not a file"),
+        ("folder", "it is a folder"),
+        ("none/x", "No such file or directory"),
+    ):
         with pytest.raises(InputError, match=f"^cannot write .*{name}: {text}$"):
             write_bytes(tmp_path / name, b"data")
     assert (tmp_path / "pipe").is_fifo() and sorted(os.listdir(tmp_path)) == ["folder", "pipe"]

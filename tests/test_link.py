@@ -1,9 +1,10 @@
-"""The link from end to end: symbols, sizes, side information, the equaliser, and one result whichever way it is run."""
+"""The link from end to end: symbols, sizes, side information, the equaliser, and equal results from all interfaces."""
 
 import json
 import math
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from PIL import Image
 
 from semcast import Link, load_model, read_image
 from semcast.cascade.checkpoint import save_model
-from semcast.channel import Received, awgn
+from semcast.cascade.loading import compile_networks
+from semcast.channels.base import Received
+from semcast.channels.noise import awgn
+from semcast.header import HEADER_BITS, SIDE_BITS, Header, bandwidth_ratio
 from semcast.images import to_pixels, to_tensor
-from semcast.link import stream
-from semcast.models import compile_networks
-from semcast.receiver import condition, receive
-from semcast.transmitter import HEADER_BITS, SIDE_BITS, Header, demodulate, modulate
+from semcast.modulation.analog import demodulate, modulate, unflatten
+from semcast.randomness import stream
+from semcast.receiver import receive
 
 ROW_KEYS = """image width height channel_uses bandwidth_ratio side_bits channel snr_db seed
     psnr_db ssim ms_ssim lpips lpips_vgg encode_ms decode_ms""".split()
@@ -36,9 +39,15 @@ def header(height: int, width: int, factor: float = 0.75) -> Header:
     return Header(0, height, width, factor, 1.0, 0)
 
 
-def symbols(code: torch.Tensor) -> torch.Tensor:
-    """The code [B, 16, hz, wz] as complex symbols [B, k]."""
-    return torch.complex(*code.flatten(1).chunk(2, dim=1))
+def symbols(z: torch.Tensor) -> torch.Tensor:
+    """Z [B, 16, hz, wz] as complex symbols [B, k]."""
+    return torch.complex(*z.flatten(1).chunk(2, dim=1))
+
+
+def receive_symbols(received: Received, header: Header, gain, cascade, generators, steps: int) -> torch.Tensor:
+    """Analog symbols -> pictures."""
+    z, noise = demodulate(received, gain, header.latent_shape, cascade.config.noise_aware)
+    return receive(z, noise, header, cascade, generators, steps)
 
 
 def pixels(path) -> np.ndarray:
@@ -55,20 +64,20 @@ def pictures(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_modulate_gives_each_image_unit_power_and_demodulate_undoes_it():
+def test_modulate_gives_each_image_unit_power_and_unflatten_undoes_it():
     z = normal(4, 16, 3, 5) * torch.tensor([1e-2, 1.0, 3.0, 50.0])[:, None, None, None] + 0.5
     x, gain = modulate(z)
     assert x.shape == (4, 120) and x.dtype == torch.complex64 and gain.shape == (4, 1)
     assert torch.allclose(x.abs().square().mean(dim=1), torch.ones(4), atol=1e-5)
-    assert torch.allclose(demodulate(x, gain, (16, 3, 5)), z, rtol=1e-5, atol=0)
+    assert torch.allclose(unflatten(x, gain, (16, 3, 5)), z, rtol=1e-5, atol=0)
     assert torch.equal(modulate(z[2:3])[0], x[2:3])  # power is per image, never per batch
     flat = z.flatten(1) * gain
-    assert torch.equal(x.real, flat[:, :120]) and torch.equal(x.imag, flat[:, 120:])  # first half real, second imaginary
+    assert torch.equal(x.real, flat[:, :120]) and torch.equal(x.imag, flat[:, 120:])
 
 
 @pytest.mark.parametrize(
     "width, height, factor, uses",
-    [  # counted by hand: 16 values for each 32 x 32 pixels of the shrunk padded picture, two to a symbol
+    [  # counted by hand: 16 values per 32 x 32 pixels of the shrunk padded picture, two per symbol
         (512, 512, 0.75, 1152),  # 12 x 12
         (1024, 1024, 0.75, 4608),  # 24 x 24
         (1024, 1024, 1.0, 8192),  # 32 x 32
@@ -86,30 +95,30 @@ def test_modulate_gives_each_image_unit_power_and_demodulate_undoes_it():
 def test_channel_uses(width, height, factor, uses):
     assert header(height, width, factor).channel_uses == uses
     assert header(width, height, factor).channel_uses == uses
-    channels, hz, wz = header(height, width, factor).code_shape
+    channels, hz, wz = header(height, width, factor).latent_shape
     assert channels == 16 and 16 * hz * wz / 2 == uses
 
 
 def test_bandwidth_ratio():
     for sides in ((128, 128), (512, 512), (1024, 2048), (384, 640)):
-        assert header(*sides).bandwidth_ratio == 3 / 2048
-    assert header(360, 480).bandwidth_ratio == 1 / 600
+        assert bandwidth_ratio(header(*sides).channel_uses, *sides) == 3 / 2048
+    assert bandwidth_ratio(header(360, 480).channel_uses, 360, 480) == 1 / 600
 
 
 def test_side_bits_are_the_sum_of_their_table_and_few():
     assert SIDE_BITS == sum(HEADER_BITS.values()) < 190
-    assert HEADER_BITS.keys() >= {"code_id", "height", "width", "factor", "gain", "seed", "transmission_id"}  # all that `Header` carries
+    assert HEADER_BITS.keys() >= {field.name for field in fields(Header)}
 
 
 @pytest.mark.parametrize("columns", [1, 120], ids=["h per image", "h per symbol"])
-def test_condition_without_noise_undoes_the_channel(columns):
+def test_demodulate_undoes_a_channel_without_noise(columns):
     z = normal(3, 16, 3, 5)
     x, gain = modulate(z)
     h = normal(3, columns, seed=1, dtype=torch.complex64) + 0.1
     for noise_aware in (True, False):
-        code, noise = condition(Received(h * x, h, torch.zeros(3, 1)), gain, (16, 3, 5), noise_aware)
+        estimate, noise = demodulate(Received(h * x, h, torch.zeros(3, 1)), gain, (16, 3, 5), noise_aware)
         # Dividing by |h|^2 magnifies float32 rounding, 1e-7, by no more than 1 / |h|.
-        assert (code - z).abs().max() < 1e-5 / h.abs().min()
+        assert (estimate - z).abs().max() < 1e-5 / h.abs().min()
         assert torch.equal(noise, torch.zeros(3, 16, 3, 5))
 
 
@@ -119,8 +128,8 @@ def test_equaliser_is_mmse_when_noise_aware_and_zero_forcing_when_blind(columns)
     noise_var = torch.tensor([[0.1], [2.0]])
     gain = torch.tensor([[0.5], [4.0]])
     power = h.abs() ** 2
-    blind, noise = condition(Received(y, h, noise_var), gain, (16, 3, 5), noise_aware=False)
-    aware, same = condition(Received(y, h, noise_var), gain, (16, 3, 5), noise_aware=True)
+    blind, noise = demodulate(Received(y, h, noise_var), gain, (16, 3, 5), noise_aware=False)
+    aware, same = demodulate(Received(y, h, noise_var), gain, (16, 3, 5), noise_aware=True)
     assert torch.allclose(symbols(blind), y / h / gain, rtol=1e-4)
     assert torch.allclose(symbols(aware), y / h / gain * power / (power + noise_var), rtol=1e-4)
     expected = (noise_var / (noise_var + power)).expand(2, 120)
@@ -130,36 +139,41 @@ def test_equaliser_is_mmse_when_noise_aware_and_zero_forcing_when_blind(columns)
 def test_noise_level_goes_from_0_without_noise_to_1_without_signal():
     y, h = normal(4, 8, dtype=torch.complex64), torch.ones(4, 1, dtype=torch.complex64)
     noise_var = torch.tensor([[0.0], [1.0], [3.0], [math.inf]])
-    code, noise = condition(Received(y, h, noise_var), 1.0, (16, 1, 1), noise_aware=True)
+    z, noise = demodulate(Received(y, h, noise_var), 1.0, (16, 1, 1), noise_aware=True)
     assert torch.equal(noise, torch.tensor([0.0, 0.5, 0.75, 1.0])[:, None, None, None].expand(4, 16, 1, 1))
-    assert torch.equal(code[3], torch.zeros(16, 1, 1)) and code.isfinite().all()
+    assert torch.equal(z[3], torch.zeros(16, 1, 1)) and z.isfinite().all()
     erased = torch.tensor([0.0, math.inf]).repeat(4)[None]  # every other symbol is lost
-    code, noise = condition(Received(y[:1], h[:1], erased), 1.0, (16, 1, 1), noise_aware=True)
-    assert torch.equal(symbols(noise).real, erased.isinf().float()) and torch.equal(symbols(code), torch.where(erased == 0, y[:1], 0))
+    z, noise = demodulate(Received(y[:1], h[:1], erased), 1.0, (16, 1, 1), noise_aware=True)
+    assert torch.equal(symbols(noise).real, erased.isinf().float())
+    assert torch.equal(symbols(z), torch.where(erased == 0, y[:1], 0))
 
 
-def test_a_batch_of_eight_is_eight_single_receptions():
+def test_a_batch_gives_the_same_pictures_as_single_receptions():
     cascade, side = tiny_cascade(), header(130, 201)
-    x, gain = modulate(normal(8, *side.code_shape) * torch.linspace(0.5, 2, 8)[:, None, None, None])
+    x, gain = modulate(normal(8, *side.latent_shape) * torch.linspace(0.5, 2, 8)[:, None, None, None])
     received = awgn(x, torch.linspace(-5, 20, 8), seeded(*range(8)))
-    together = receive(received, side, gain, cascade, seeded(*range(10, 18)), steps=3)
+    together = receive_symbols(received, side, gain, cascade, seeded(*range(10, 18)), steps=3)
     assert together.shape == (8, 3, 130, 201)
     for i in range(8):
         row = slice(i, i + 1)
-        alone = receive(Received(*(part[row] for part in received)), side, gain[row], cascade, seeded(10 + i), steps=3)
+        alone = receive_symbols(
+            Received(*(part[row] for part in received)), side, gain[row], cascade, seeded(10 + i), steps=3
+        )
         assert (together[row] - alone).abs().max() < 1e-4
     assert (together[0] - together[1]).abs().max() > 1e-2  # and the pictures do differ
 
 
-def test_the_noise_level_reaches_a_noise_aware_network_and_no_other():
-    x, code, t = normal(2, 4, 16, 16), normal(2, 16, 2, 2, seed=1), torch.tensor([1.0, 0.5])
+def test_only_a_noise_aware_network_is_given_the_noise_level():
+    x, z, t = normal(2, 4, 16, 16), normal(2, 16, 2, 2, seed=1), torch.tensor([1.0, 0.5])
     for noise_aware in (True, False):
         cascade = tiny_cascade(noise_aware=noise_aware)
-        quiet, loud = (cascade.denoise(x, t, cascade.prepare(code, torch.full(code.shape, level), (16, 16)))[0] for level in (0.0, 0.5))
+        quiet, loud = (
+            cascade.denoise(x, t, cascade.prepare(z, torch.full(z.shape, level), (16, 16)))[0] for level in (0.0, 0.5)
+        )
         assert torch.equal(quiet, loud) != noise_aware
 
 
-def test_three_programs_equal_one_run_equal_the_python_api(cli, tiny_model, pictures):
+def test_three_programs_give_the_same_picture_as_run_and_the_python_api(cli, tiny_model, pictures):
     model = ("--model", tiny_model)
     for name in ("upright", "lying"):
         sent, arrived, out = (pictures / f"{name}.{end}" for end in ("x.sem", "y.sem", "out.png"))
@@ -173,24 +187,25 @@ def test_three_programs_equal_one_run_equal_the_python_api(cli, tiny_model, pict
         assert np.array_equal(pixels(out), pixels(pictures / "run" / f"{name}.png"))
         assert np.array_equal(pixels(out), to_pixels(api.image))
         assert pixels(out).shape == pixels(picture).shape  # padding never shows
-        assert json.loads(stdout)["channel_uses"] == api.x.shape[1] == api.header.channel_uses
+        assert json.loads(stdout)["channel_uses"] == api.sent.content.shape[1] == api.sent.header.channel_uses
 
 
-def test_a_frame_that_met_no_channel_is_received_without_noise(cli, pictures):
+def test_a_frame_that_passed_no_channel_is_received_without_noise(cli, pictures):
     sent, out, tiny_model = pictures / "x.sem", pictures / "out.png", pictures / "awake"
     save_model(tiny_cascade(), tiny_model)
     assert cli("send", pictures / "lying.png", "-o", sent, "--model", tiny_model)[0] == 0
     assert cli("receive", sent, "-o", out, "--model", tiny_model, "--steps", 3)[0] == 0
     link = Link(load_model(tiny_model))
-    x, side = link.send(read_image(pictures / "lying.png"))
+    side, x = link.send(read_image(pictures / "lying.png"))
     clean = link.receive(Received(x, torch.ones(1, 1, dtype=x.dtype), torch.zeros(1, 1)), side, steps=3)
-    noisy = link.receive(link.transmit(x, -5.0), side, steps=3)
+    noisy = link.receive(link.propagate(x, -5.0), side, steps=3)
     assert np.array_equal(pixels(out), to_pixels(clean)) and not np.array_equal(pixels(out), to_pixels(noisy))
 
 
-def test_run_prints_one_json_row_a_picture_in_order_and_nothing_else(cli, tiny_model, pictures):
+def test_run_prints_one_json_row_per_picture_in_order_and_nothing_else(cli, tiny_model, pictures):
     given = [pictures / "upright.png", pictures / "lying.png"]
-    code, out, err = cli("run", *given, "--snr", 10, "--out", pictures / "out", "--model", tiny_model, "--steps", 2, "--seed", 40)
+    options = ("--snr", 10, "--model", tiny_model, "--steps", 2)
+    code, out, err = cli("run", *given, *options, "--out", pictures / "out", "--seed", 40)
     rows = [json.loads(line) for line in out.splitlines()]
     assert code == 0 and out.endswith("\n")
     assert [row["image"] for row in rows] == list(map(str, given))
@@ -203,9 +218,13 @@ def test_run_prints_one_json_row_a_picture_in_order_and_nothing_else(cli, tiny_m
         assert row["encode_ms"] > 0 and row["decode_ms"] > 0
     # What cannot be had is null, and stderr says why.
     assert [(row["lpips"], row["lpips_vgg"], row["ms_ssim"]) for row in rows] == [(None, None, None)] * 2
-    for reason in ("lpips is null: no LPIPS weights", "lpips_vgg is null: no LPIPS weights", "lying.png is null: it needs sides"):
+    for reason in (
+        "lpips is null: no LPIPS weights",
+        "lpips_vgg is null: no LPIPS weights",
+        "lying.png is null: it needs sides",
+    ):
         assert err.count(reason) == 1
-    second = cli("run", given[1], "--snr", 10, "--out", pictures / "again", "--model", tiny_model, "--steps", 2, "--seed", 41)
+    second = cli("run", given[1], *options, "--out", pictures / "again", "--seed", 41)
     assert np.array_equal(pixels(pictures / "out" / "lying.png"), pixels(pictures / "again" / "lying.png"))
     assert json.loads(second[1])["psnr_db"] == rows[1]["psnr_db"]
 
@@ -214,9 +233,10 @@ def test_seed_factor_and_steps_reach_the_link(tiny_model):
     link, image = Link(load_model(tiny_model, dtype="float32")), to_tensor(photo(128, 128))
     first, again, other = (link(image, 0.0, seed=s, steps=2) for s in (1, 1, 2))
     assert torch.equal(first.image, again.image) and not torch.equal(first.received.y, other.received.y)
-    assert torch.equal(first.x, other.x)  # the transmitter itself is deterministic
-    assert first.x.abs().square().mean().item() == pytest.approx(1, abs=1e-5)
-    assert link.send(image, factor=1.0)[0].shape == (1, 128) and first.x.shape == (1, 72)
+    assert torch.equal(first.sent.content, other.sent.content)  # the transmitter itself is deterministic
+    x = first.sent.content
+    assert x.abs().square().mean().item() == pytest.approx(1, abs=1e-5)
+    assert link.send(image, factor=1.0).content.shape == (1, 128) and x.shape == (1, 72)
     assert not torch.equal(first.image, link(image, 0.0, seed=1, steps=3).image)
 
 
@@ -240,14 +260,16 @@ def test_a_network_that_cannot_be_compiled_runs_as_it_is(monkeypatch, capsys):
     monkeypatch.setattr(torch, "compile", lambda function, **options: lambda *args: 1 / 0)
     compile_networks(cascade)
     side = header(64, 64)
-    received = Received(normal(1, side.channel_uses, dtype=torch.complex64), torch.ones(1, 1, dtype=torch.complex64), torch.zeros(1, 1))
-    pictures = [receive(received, side, 1.0, model, seeded(0), steps=2) for model in (plain, cascade)]
+    x = normal(1, side.channel_uses, dtype=torch.complex64)
+    received = Received(x, torch.ones(1, 1, dtype=x.dtype), torch.zeros(1, 1))
+    pictures = [receive_symbols(received, side, 1.0, model, seeded(0), steps=2) for model in (plain, cascade)]
     assert torch.equal(*pictures)
     complaints = capsys.readouterr().err.splitlines()
-    assert complaints == ["semcast: not compiled (division by zero); going on without"] * 2  # Stage B and Stage A, once each
+    once = "semcast: not compiled (division by zero); going on without"
+    assert complaints == [once, once]  # for Stage B and for Stage A
 
 
-def test_every_bit_of_a_seed_counts():
+def test_seeds_that_differ_in_any_bit_give_different_noise():
     """torch's CPU generator looks at 32 bits only; seeds 256 or 2^24 apart once gave the same noise."""
     seeds = [0, 1, 256, 2**16, 2**24, 2**31, 2**32 - 1]
     first = [torch.rand((), generator=stream(seed, name)).item() for seed in seeds for name in ("channel", "receiver")]

@@ -1,4 +1,4 @@
-"""Whatever is put in: one line that says what is wrong, exit code 2, and nothing left behind."""
+"""Bad input of every kind is answered in one line that says what is wrong, exit code 2, and leaves no file behind."""
 
 import json
 import os
@@ -18,11 +18,12 @@ from conftest import photo
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from semcast.channel import awgn
+from semcast.cascade.loading import load_model
+from semcast.channels.noise import awgn
 from semcast.frame import MAX_BYTES, write_frame
-from semcast.link import Link, stream
-from semcast.models import load_model
-from semcast.transmitter import stamp
+from semcast.header import stamp
+from semcast.link import Link
+from semcast.randomness import stream
 
 
 def make_pictures(zoo: Path) -> None:
@@ -40,7 +41,8 @@ def make_pictures(zoo: Path) -> None:
     (zoo / "bomb.png").write_bytes(header + struct.pack(">I", zlib.crc32(header[12:])) + png[33:])
     comment = b"zTXtk\0\0" + zlib.compress(bytes(50 << 20), 9)  # 50 KB that unpack to 50 MB
     comment = struct.pack(">I", len(comment) - 4) + comment + struct.pack(">I", zlib.crc32(comment))
-    (zoo / "comment.png").write_bytes((zoo / "good.png").read_bytes()[:33] + comment + (zoo / "good.png").read_bytes()[33:])
+    good = (zoo / "good.png").read_bytes()
+    (zoo / "comment.png").write_bytes(good[:33] + comment + good[33:])
     Image.fromarray(np.full((64, 64), np.nan, np.float32)).save(zoo / "nan.tif")
     (zoo / "empty.png").write_bytes(b"")
     (zoo / "text.png").write_text("not a picture\n")
@@ -51,15 +53,21 @@ def make_pictures(zoo: Path) -> None:
 
 def make_frames(zoo: Path) -> None:
     link = Link(load_model(zoo / "tiny"))
-    x, header = link.send(torch.rand(1, 3, 80, 96, generator=torch.Generator().manual_seed(0)))
+    header, x = link.send(torch.rand(1, 3, 80, 96, generator=torch.Generator().manual_seed(0)))
     write_frame(zoo / "x.sem", header, x)
     write_frame(zoo / "y.sem", header, awgn(x, 10.0, [stream(0, "channel")]))
-    write_frame(zoo / "other.sem", stamp(replace(header, code_id=header.code_id ^ 1), x), x)
+    write_frame(zoo / "other.sem", stamp(replace(header, encoder_id=header.encoder_id ^ 1), x), x)
     data = (zoo / "y.sem").read_bytes()
     flipped, newer = bytearray(data), bytearray(data)
     flipped[-1] ^= 1
     newer[4] = 4
-    for name, content in (("tail", data + b"\0"), ("head", data[:30]), ("cut", data[:-9]), ("flipped", flipped), ("newer", newer)):
+    for name, content in (
+        ("tail", data + b"\0"),
+        ("head", data[:30]),
+        ("cut", data[:-9]),
+        ("flipped", flipped),
+        ("newer", newer),
+    ):
         (zoo / f"{name}.sem").write_bytes(content)
     (zoo / "empty.sem").write_bytes(b"")
     (zoo / "zip.sem").write_bytes(b"PK\3\4" + data)
@@ -111,12 +119,16 @@ def zoo(tiny_model, tmp_path_factory) -> Path:
     return zoo
 
 
-SEND, RECEIVE, CHANNEL, RUN = "-o new.sem --model tiny", "-o new.png --model tiny", "--snr 5 -o new.sem", "--snr 5 --model tiny --out new"
+SEND, RECEIVE = "-o new.sem --model tiny", "-o new.png --model tiny"
+CHANNEL, RUN = "--snr 5 -o new.sem", "--snr 5 --model tiny --out new"
 WRITERS = ("send good.png --model tiny", "channel x.sem --snr 5", "receive y.sem --model tiny")
 TRAIN = "train --preset autoencoder --out new --data"
-CASES = [  # command line, what it must be told
+CASES = [  # command line, what the answer must contain
     # pictures
-    *((f"send {name} {SEND}", f"{name}: not a picture that can be read") for name in ("empty.png", "text.png", "frame.png", "x.sem")),
+    *(
+        (f"send {name} {SEND}", f"{name}: not a picture that can be read")
+        for name in ("empty.png", "text.png", "frame.png", "x.sem")
+    ),
     *((f"send cut.{kind} {SEND}", f"cut.{kind}: damaged (image file is truncated") for kind in ("png", "jpg", "gif")),
     *((f"send {name} {SEND}", f"{name}: damaged (") for name in ("cut.webp", "flipped.png")),
     (f"send bomb.png {SEND}", "bomb.png is far too large; more than 67108864 pixels are not decoded"),
@@ -134,15 +146,27 @@ CASES = [  # command line, what it must be told
     (f"run gone.png {RUN}", "cannot read gone.png: No such file or directory"),
     (f"send good.png/x.png {SEND}", "cannot read good.png/x.png: Not a directory"),
     (f"run same.png same.jpg {RUN}", "two pictures would be written to new/same.png; run them with different --out"),
-    ("run good.png --snr 5 --model tiny --out .", "good.png would be overwritten by what is received of it; choose another --out"),
+    (
+        "run good.png --snr 5 --model tiny --out .",
+        "good.png would be overwritten by what is received of it; choose another --out",
+    ),
     # frames
     (f"channel good.png {CHANNEL}", "good.png is not a semcast frame (it does not start with SEMC)"),
-    *((f"receive {n} {RECEIVE}", f"{n} is not a semcast frame (it does not ") for n in ("good.png", "empty.sem", "zip.sem")),
+    *(
+        (f"receive {n} {RECEIVE}", f"{n} is not a semcast frame (it does not ")
+        for n in ("good.png", "empty.sem", "zip.sem")
+    ),
     (f"receive head.sem {RECEIVE}", "head.sem is truncated: 30 bytes do not hold the 44-byte header; fetch it again"),
-    *((f"receive {n}.sem {RECEIVE}", "where its header says 632; it is truncated or has something appended") for n in ("cut", "tail")),
+    *(
+        (f"receive {n}.sem {RECEIVE}", "where its header says 632; it is truncated or has something appended")
+        for n in ("cut", "tail")
+    ),
     (f"receive flipped.sem {RECEIVE}", "flipped.sem has damaged samples (CRC mismatch); fetch it again"),
-    (f"receive newer.sem {RECEIVE}", "newer.sem is a frame of version 4; this semcast reads version 3, so send it again"),
-    (f"receive big.sem {RECEIVE}", f"no frame is larger than {MAX_BYTES}"),
+    (
+        f"receive newer.sem {RECEIVE}",
+        "newer.sem is a frame of version 4; this semcast reads version 3, so send it again",
+    ),
+    (f"receive big.sem {RECEIVE}", f"bytes; the limit for a frame is {MAX_BYTES}"),
     (f"receive nothing {RECEIVE}", "nothing is a folder; name a frame"),
     (f"receive gone.sem {RECEIVE}", "cannot read gone.sem: No such file or directory"),
     (f"receive other.sem {RECEIVE}", "receive it with the sender's model"),
@@ -152,23 +176,53 @@ CASES = [  # command line, what it must be told
     *((f"{line} -o nothing", "cannot write nothing: it is a folder") for line in WRITERS),
     ("run good.png --snr 5 --model tiny --out text.png", "cannot make the folder text.png: File exists"),
     # numbers and names
-    *((f"run good.png {RUN} --snr {v}", f"argument --snr: {v} must lie between -30 and 60") for v in ("nan", "inf", "100", "-31")),
-    *((f"run good.png {RUN} --steps {v}", f"argument --steps: {v} must lie between 1 and 1000") for v in ("0", "-1", "1001")),
-    *((f"send good.png {SEND} --factor {v}", f"argument --factor: {v} must lie between 0.5 and 1") for v in ("2", "nan", "0.49")),
-    *((f"send good.png {SEND} --seed {v}", f"argument --seed: {v} must lie between 0 and 4294967295") for v in ("-1", "4294967296")),
+    *(
+        (f"run good.png {RUN} --snr {v}", f"argument --snr: {v} must lie between -30 and 60")
+        for v in ("nan", "inf", "100", "-31")
+    ),
+    *(
+        (f"run good.png {RUN} --steps {v}", f"argument --steps: {v} must lie between 1 and 1000")
+        for v in ("0", "-1", "1001")
+    ),
+    *(
+        (f"send good.png {SEND} --factor {v}", f"argument --factor: {v} must lie between 0.5 and 1")
+        for v in ("2", "nan", "0.49")
+    ),
+    *(
+        (f"send good.png {SEND} --seed {v}", f"argument --seed: {v} must lie between 0 and 4294967295")
+        for v in ("-1", "4294967296")
+    ),
     (f"run good.png {RUN} --snr abc", "argument --snr: 'abc' is not a number (see `semcast run --help`)"),
     (f"run good.png {RUN} --steps x", "argument --steps: 'x' is not a whole number"),
     (f"run good.png {RUN} --seed 1.5", "argument --seed: '1.5' is not a whole number"),
     (f"run good.png same.png {RUN} --seed 4294967295", "seed 4294967295 + 1 is above 4294967295"),
     (f"run good.png {RUN} --channel rice", "no channel is called 'rice'; there are: awgn, rayleigh, "),
     (f"channel x.sem {CHANNEL} --channel rice", "no channel is called 'rice'; there are: awgn, rayleigh, "),
-    (f"channel x.sem {CHANNEL} --channel-option taps=3", "channel 'awgn' has no option 'taps'; it has: snr_mismatch_db"),
-    (f"run good.png {RUN} --channel rician --channel-option k=3", "channel 'rician' has no option 'k'; it has: k_db, snr_mismatch_db"),
-    (f"channel x.sem {CHANNEL} --channel rician --channel-option k_db", "channel option 'k_db': write NAME=VALUE with a name out of k"),
+    (
+        f"channel x.sem {CHANNEL} --channel-option taps=3",
+        "channel 'awgn' has no option 'taps'; it has: snr_mismatch_db",
+    ),
+    (
+        f"run good.png {RUN} --channel rician --channel-option k=3",
+        "channel 'rician' has no option 'k'; it has: k_db, snr_mismatch_db",
+    ),
+    (
+        f"channel x.sem {CHANNEL} --channel rician --channel-option k_db",
+        "channel option 'k_db': write NAME=VALUE with a name out of k",
+    ),
     (f"channel x.sem {CHANNEL} --channel rician --channel-option k_db=x", "channel option k_db = x is not a number"),
-    (f"channel x.sem {CHANNEL} --channel rician --channel-option k_db=nan", "channel option k_db = nan must lie between -20 and 40"),
-    (f"channel x.sem {CHANNEL} --channel erasure --channel-option rate=0.6", "channel option rate = 0.6 must lie between 0 and 0.5"),
-    (f"channel x.sem {CHANNEL} --channel tdl-a --channel-option pilots=1.5", "channel option pilots = 1.5 is not a whole number"),
+    (
+        f"channel x.sem {CHANNEL} --channel rician --channel-option k_db=nan",
+        "channel option k_db = nan must lie between -20 and 40",
+    ),
+    (
+        f"channel x.sem {CHANNEL} --channel erasure --channel-option rate=0.6",
+        "channel option rate = 0.6 must lie between 0 and 0.5",
+    ),
+    (
+        f"channel x.sem {CHANNEL} --channel tdl-a --channel-option pilots=1.5",
+        "channel option pilots = 1.5 is not a whole number",
+    ),
     (
         f"channel x.sem {CHANNEL} --channel tdl-a --channel-option estimation=best",
         "channel option estimation = best must be one of ls, lmmse, perfect",
@@ -183,14 +237,23 @@ CASES = [  # command line, what it must be told
     (f"send good.png {SEND} --device cuda:77", "device 'cuda:77' cannot be used: "),
     (f"receive y.sem {RECEIVE} --dtype int8", "argument --dtype: invalid choice: 'int8'"),
     # models
-    *((f"send good.png -o new.sem --model {n}", f"no model '{n}': it is neither a folder nor one of small, ") for n in ("big", "good.png")),
-    ("send good.png -o new.sem --model stable-cascade-lite", "have to be fetched first: `semcast models fetch stable-cascade-lite`"),
+    *(
+        (f"send good.png -o new.sem --model {n}", f"no model '{n}': it is neither a folder nor one of small, ")
+        for n in ("big", "good.png")
+    ),
+    (
+        "send good.png -o new.sem --model stable-cascade-lite",
+        "have to be fetched first: `semcast models fetch stable-cascade-lite`",
+    ),
     ("send good.png -o new.sem --model m-none", "no model in m-none: config.json is missing"),
     ("send good.png -o new.sem --model m-json", "cannot read m-json/config.json: "),
     ("send good.png -o new.sem --model m-deep", "cannot read m-deep/config.json: "),
     ("send good.png -o new.sem --model m-list", "m-list/config.json is no model description: "),
     ("send good.png -o new.sem --model m-key", "m-key/config.json is no model description: unknown keys sharpness"),
-    ("send good.png -o new.sem --model m-type", "m-type/config.json is no model description: wrong type of steps = 'ten'"),
+    (
+        "send good.png -o new.sem --model m-type",
+        "m-type/config.json is no model description: wrong type of steps = 'ten'",
+    ),
     ("send good.png -o new.sem --model m-steps", "m-steps/config.json has impossible settings: steps = 0"),
     ("receive y.sem -o new.png --model m-factor", "m-factor/config.json has impossible settings: factor = nan"),
     ("send good.png -o new.sem --model m-layer", "m-layer/config.json describes no network: 'dense'"),
@@ -201,7 +264,10 @@ CASES = [  # command line, what it must be told
     ("send good.png -o new.sem --model m-shape", "mapper.0.weight is [5, 24, 1, 1], expected [16, 24, 1, 1]"),
     ("send good.png -o new.sem --model m-int", "mapper.0.weight holds torch.int32, expected torch.float32"),
     # training
-    ("train --preset scsic-512 --out new --data good.png", "--preset scsic-512 trains a model that has learnt before; name it with --init"),
+    (
+        "train --preset scsic-512 --out new --data good.png",
+        "--preset scsic-512 trains a model that has learnt before; name it with --init",
+    ),
     (f"{TRAIN} gone", "no pictures at gone: it is neither a folder nor a tar file nor a picture"),
     (f"{TRAIN} nothing", "no pictures in nothing (.avif, .bmp, "),
     (f"{TRAIN} dangling", "dangling/x.png: No such file or directory"),
@@ -211,7 +277,10 @@ CASES = [  # command line, what it must be told
     (f"{TRAIN} good.png --set steps", "--set steps: write NAME=VALUE"),
     (f"{TRAIN} good.png --set steps=1.5", "--set steps=1.5: '1.5' is no int"),
     (f"{TRAIN} good.png --set bf16=maybe", "--set bf16=maybe: 'maybe' is no bool"),
-    (f"{TRAIN} good.png --set steps=0 --set lr=nan", "bad training settings: steps = 0, allowed: 1 or more; lr = nan, allowed: "),
+    (
+        f"{TRAIN} good.png --set steps=0 --set lr=nan",
+        "bad training settings: steps = 0, allowed: 1 or more; lr = nan, allowed: ",
+    ),
     (f"{TRAIN} good.png --init large", "no model 'large': "),
     (f"{TRAIN} good.png --init tiny --lpips nothing", "nothing/lpips_vgg.safetensors is missing"),
     (f"{TRAIN} good.png --device gpu", "device 'gpu' cannot be used: "),
@@ -230,7 +299,7 @@ def contents(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("line, text", CASES, ids=[line or "no command" for line, _ in CASES])
-def test_mistake_is_answered_in_one_line_and_leaves_nothing(line, text, zoo, cli, monkeypatch, recwarn):
+def test_a_mistake_is_answered_in_one_line_and_leaves_no_file(line, text, zoo, cli, monkeypatch, recwarn):
     monkeypatch.chdir(zoo)
     before = contents(zoo)
     code, out, err = cli(*line.split())
@@ -240,15 +309,19 @@ def test_mistake_is_answered_in_one_line_and_leaves_nothing(line, text, zoo, cli
     assert not recwarn.list  # a warning would be a second line
 
 
-def test_the_good_files_are_good(zoo, cli, tmp_path, monkeypatch):
+def test_the_good_files_are_accepted(zoo, cli, tmp_path, monkeypatch):
     """The table proves nothing if its commands fail for another reason."""
     monkeypatch.chdir(zoo)
-    for line in ("send good.png -o {}/x.sem --model tiny", "channel x.sem -o {}/y.sem --snr 5", "receive y.sem -o {}/z.png --model tiny"):
+    for line in (
+        "send good.png -o {}/x.sem --model tiny",
+        "channel x.sem -o {}/y.sem --snr 5",
+        "receive y.sem -o {}/z.png --model tiny",
+    ):
         assert cli(*line.format(tmp_path).split()) == (0, "", "")
     assert sorted(os.listdir(tmp_path)) == ["x.sem", "y.sem", "z.png"]
 
 
-def test_unreadable_file_is_one_line(zoo, cli, tmp_path):
+def test_a_file_without_read_permission_is_answered_in_one_line(zoo, cli, tmp_path):
     path = tmp_path / "x.png"
     shutil.copy(zoo / "good.png", path)
     path.chmod(0)
@@ -259,7 +332,8 @@ def test_unreadable_file_is_one_line(zoo, cli, tmp_path):
 
 def test_installed_program_exits_with_2_and_one_line(zoo):
     program = shutil.which("semcast", path=Path(sys.executable).parent)
-    result = subprocess.run([program, "send", "text.png", *SEND.split()], cwd=zoo, capture_output=True, text=True, timeout=300)
+    command = [program, "send", "text.png", *SEND.split()]
+    result = subprocess.run(command, cwd=zoo, capture_output=True, text=True, timeout=300)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "semcast: text.png: not a picture that can be read\n"
     help = subprocess.run([program, "--help"], capture_output=True, text=True, timeout=300)

@@ -1,4 +1,4 @@
-"""Metrics against independent implementations (scikit-image, torchmetrics), and the rival that shares their table."""
+"""Metrics against scikit-image and torchmetrics, the weights of LPIPS, and the downscale baseline."""
 
 import math
 
@@ -9,12 +9,12 @@ from conftest import photo
 from safetensors.torch import save_file
 from torchmetrics.functional.image.lpips import _LPIPS, ScalingLayer
 
-from semcast import baselines
-from semcast.channel import awgn
+from semcast.bench import downscale
+from semcast.channels.noise import awgn
 from semcast.errors import InputError
 from semcast.images import round_8bit, to_pixels, to_tensor
-from semcast.lpips import LPIPS, NETWORKS, load_lpips
-from semcast.metrics import MS_SSIM_SIDE_MIN, PSNR_CAP_DB, measure, psnr_db
+from semcast.metrics.lpips import LPIPS, NETWORKS, load_lpips
+from semcast.metrics.measure import MS_SSIM_SIDE_MIN, PSNR_CAP_DB, measure, psnr_db
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -47,21 +47,25 @@ def our_lpips(network: str, state: dict[str, torch.Tensor]) -> LPIPS:
 
 
 def their_lpips(network: str, state: dict[str, torch.Tensor]) -> _LPIPS:
-    """torchmetrics' module with our weights: net.slice1.0.weight is features.0.weight, lin0.model.1.weight is lin0.weight."""
+    """torchmetrics' module with our weights.
+
+    Its net.slice1.0.weight is our features.0.weight, its lin0.model.1.weight our lin0.weight.
+    """
     with torch.device("meta"):
         theirs = _LPIPS(pretrained=False, net=network, pnet_rand=True)
-    theirs.scaling_layer = ScalingLayer()  # its buffers are no part of the state
+    theirs.scaling_layer = ScalingLayer()  # its buffers are not part of the state
     mapped = {}
     for key in theirs.state_dict():
         part, *rest = key.removeprefix("lins.").split(".")
-        mapped[key] = state["features." + ".".join(rest[1:])] if part == "net" else state[f"lin{part.removeprefix('lin')}.weight"]
+        ours = "features." + ".".join(rest[1:]) if part == "net" else f"lin{part.removeprefix('lin')}.weight"
+        mapped[key] = state[ours]
     theirs.load_state_dict(mapped, assign=True)
     return theirs
 
 
 @pytest.fixture
 def no_weights(tmp_path, monkeypatch):
-    """An empty place where torch's hub keeps its files."""
+    """An empty cache of torch's hub."""
     monkeypatch.delenv("SEMCAST_LPIPS", raising=False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     return tmp_path / "hub" / "checkpoints"
@@ -73,9 +77,9 @@ def test_psnr_and_ssim_equal_scikit_image(height, width, deviation):
     skimage = pytest.importorskip("skimage.metrics", reason="parity needs the [dev] extra")
     sent, received = pair(height, width, deviation)
     row = measure(to_tensor(sent), to_tensor(received), {})
-    # Mean of float32 squares: relative rounding 1e-6 at most, 4e-6 dB.
+    # The mean of float32 squares has a relative error of 1e-6 at most, 4e-6 dB.
     assert row["psnr_db"] == pytest.approx(skimage.peak_signal_noise_ratio(sent, received, data_range=255), abs=1e-4)
-    # scikit-image leaves out the 5 border pixels that torchmetrics gets by mirroring: mirror them for it.
+    # scikit-image leaves out 5 border pixels, which torchmetrics mirrors; so mirror them for scikit-image.
     mirrored = [np.pad(p, ((5, 5), (5, 5), (0, 0)), mode="reflect") / 255 for p in (sent, received)]
     expected = skimage.structural_similarity(
         *mirrored, data_range=1.0, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
@@ -84,7 +88,7 @@ def test_psnr_and_ssim_equal_scikit_image(height, width, deviation):
     assert row["ssim"] == pytest.approx(expected, abs=2e-4)
 
 
-def test_metrics_see_8_bit_pictures():
+def test_metrics_round_pictures_to_8_bits():
     sent, received = (to_tensor(p) for p in pair(176, 176, 10))
     blur = 0.4 / 255 * (2 * torch.rand(sent.shape, generator=seeded(0)) - 1)  # less than half a level
     assert measure(sent + blur, received - blur, {}) == measure(sent, received, {})
@@ -92,10 +96,9 @@ def test_metrics_see_8_bit_pictures():
     assert measure(sent, outside, {}) == measure(sent, round_8bit(outside), {})  # clamped too
 
 
-def test_equal_pictures_have_the_best_values():
+def test_equal_pictures_get_the_best_values():
     image = to_tensor(photo(MS_SSIM_SIDE_MIN, 180))
-    lpips = {n: our_lpips(n, random_state(n)) for n in ("alex",)}
-    row = measure(image, image, lpips)
+    row = measure(image, image, {"alex": our_lpips("alex", random_state("alex"))})
     assert row["psnr_db"] == PSNR_CAP_DB and row["lpips"] == 0 and row["lpips_vgg"] is None
     assert row["ssim"] == pytest.approx(1, abs=1e-6) and row["ms_ssim"] == pytest.approx(1, abs=1e-6)
     small = image[..., :-1, :]  # torchmetrics would raise
@@ -124,7 +127,7 @@ def test_lpips_has_a_finite_gradient_where_no_feature_fires():
     assert image.grad.isfinite().all()
 
 
-def test_weights_come_from_a_folder_given_or_named_by_the_environment(tmp_path, monkeypatch, no_weights):
+def test_weights_are_loaded_from_a_folder_given_or_named_by_the_environment(tmp_path, monkeypatch, no_weights):
     state = random_state("alex")
     save_file(state, tmp_path / "lpips_alex.safetensors")
     a, b = torch.rand(2, 1, 3, 64, 64, generator=seeded(1))
@@ -139,7 +142,7 @@ def test_weights_come_from_a_folder_given_or_named_by_the_environment(tmp_path, 
         load_lpips("vgg")
 
 
-def test_weights_come_from_the_hub_cache_with_the_published_linear_layers(no_weights):
+def test_weights_are_loaded_from_the_hub_cache_with_the_published_linear_layers(no_weights):
     state = random_state("alex")
     no_weights.mkdir(parents=True)
     torch.save({k: v for k, v in state.items() if k.startswith("features")}, no_weights / NETWORKS["alex"][3])
@@ -154,10 +157,13 @@ def test_weights_come_from_the_hub_cache_with_the_published_linear_layers(no_wei
 
 
 @pytest.mark.parametrize("network", ["alex", "vgg"])
-def test_missing_weights_are_never_downloaded_unasked_and_the_error_says_what_to_do(network, no_weights, monkeypatch):
-    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *args, **options: pytest.fail("a download nobody asked for"))
+def test_missing_weights_are_not_downloaded_unasked_and_the_error_says_what_to_do(network, no_weights, monkeypatch):
+    monkeypatch.setattr(
+        torch.hub, "download_url_to_file", lambda *args, **options: pytest.fail("a download nobody asked for")
+    )
     with pytest.raises(
-        InputError, match=f"no LPIPS weights for '{network}': set SEMCAST_LPIPS to a folder with lpips_{network}.safetensors"
+        InputError,
+        match=f"no LPIPS weights for '{network}': set SEMCAST_LPIPS to a folder with lpips_{network}.safetensors",
     ):
         load_lpips(network)
     assert not no_weights.exists()
@@ -168,35 +174,44 @@ def test_a_failed_download_is_an_input_error(no_weights, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(InputError, match=r"cannot download https://download.pytorch.org/models/alexnet.*: no route to host"):
+    with pytest.raises(
+        InputError, match=r"cannot download https://download.pytorch.org/models/alexnet.*: no route to host"
+    ):
         load_lpips("alex", fetch=True)
 
 
-def test_the_rival_shrinks_to_what_its_symbols_hold():
-    assert baselines.grid(512, 512, 768) == (27, 28)
-    for height, width, uses in ((512, 512, 1152), (360, 480, 864), (64, 64, 8), (1024, 2048, 9216), (64, 2048, 384), (1024, 64, 192)):
+def test_downscale_shrinks_to_what_its_symbols_hold():
+    assert downscale.grid(512, 512, 768) == (27, 28)
+    for height, width, uses in (
+        (512, 512, 1152),
+        (360, 480, 864),
+        (64, 64, 8),
+        (1024, 2048, 9216),
+        (64, 2048, 384),
+        (1024, 64, 192),
+    ):
         held = 2 * uses // 3
-        h, w = baselines.grid(height, width, held)
+        h, w = downscale.grid(height, width, held)
         assert h <= height and w <= width and 0.5 * held <= h * w <= held
         assert abs(math.log(w / h * height / width)) < 0.1  # about the picture's shape
 
 
-def test_the_rival_sends_unit_power_and_improves_with_snr(monkeypatch):
+def test_downscale_sends_unit_power_and_improves_with_snr(monkeypatch):
     sent, image = [], to_tensor(photo(180, 240))
 
     def listening(x, snr_db, generators):
         sent.append(x)
         return awgn(x, snr_db, generators)
 
-    monkeypatch.setattr(baselines, "awgn", listening)
+    monkeypatch.setattr(downscale, "awgn", listening)
     errors = []
     for snr_db in (-5, 1, 10, 20):
-        result = baselines.downscale_and_send(image, 288, snr_db, seeded(0))
+        result = downscale.downscale_and_send(image, 288, snr_db, seeded(0))
         assert result.shape == image.shape and 0 <= result.min() and result.max() <= 1
         errors.append((result - image).square().mean().item())
     assert errors == sorted(errors, reverse=True) and errors[-1] < errors[0] / 2
     for x in sent:
         assert x.shape == (1, 288) and x.is_complex()
         assert x.abs().square().mean().item() == pytest.approx(1, abs=1e-5)
-    again = baselines.downscale_and_send(image, 288, 1, seeded(0))
-    assert np.array_equal(to_pixels(again), to_pixels(baselines.downscale_and_send(image, 288, 1, seeded(0))))
+    again = downscale.downscale_and_send(image, 288, 1, seeded(0))
+    assert np.array_equal(to_pixels(again), to_pixels(downscale.downscale_and_send(image, 288, 1, seeded(0))))

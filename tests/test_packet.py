@@ -1,6 +1,7 @@
-"""semcast in digital clothes: no bit is lost, no byte too many, the noise is told as it is, and wrong packets are refused."""
+"""The digital modem: packets decode exactly, fit their size and state their noise; wrong ones are refused."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -10,14 +11,27 @@ import torch
 from conftest import photo, tiny_cascade
 from PIL import Image
 
-from semcast import Link, load_model, packet, read_image
-from semcast.channel import Received
+from semcast import Link, load_model, read_image
+from semcast.channels.base import Received
 from semcast.errors import InputError, Lost
 from semcast.frame import parse, write_frame
-from semcast.packet import SCALES, arrive, dct, entropy_decode, entropy_encode, groups, largest, make_basis, on_air, pack, unpack
-from semcast.phy import digital
-from semcast.receiver import condition
-from semcast.transmitter import SIDE_BITS, Header, stamp
+from semcast.header import SIDE_BITS, Header, Transmission, stamp
+from semcast.images import mean_colour
+from semcast.modulation import digital, ldpc, packet
+from semcast.modulation.analog import demodulate, unflatten
+from semcast.modulation.digital import NO_CHANNEL, Digital, find_scheme
+from semcast.modulation.modems import on_air
+from semcast.modulation.packet import (
+    SCALES,
+    dct,
+    entropy_decode,
+    entropy_encode,
+    groups,
+    largest,
+    make_basis,
+    pack,
+    unpack,
+)
 
 SHAPE = (16, 12, 12)
 RNG = np.random.default_rng(0)
@@ -25,15 +39,20 @@ BASIS = np.linalg.qr(RNG.normal(size=(16, 16)))[0]
 
 
 def symbols(shape=SHAPE, seed: int = 0, dimensions: int = 5) -> torch.Tensor:
-    """x [1, k] of unit power: smooth, and of few dimensions along BASIS, as codes are."""
+    """x [1, k] of unit power: smooth, and of few dimensions along BASIS, as those of a picture are."""
     rng = np.random.default_rng(seed)
     frequency = 1 + np.add.outer(np.arange(shape[1]) ** 2, np.arange(shape[2]) ** 2)
-    numbers = rng.laplace(size=shape) / frequency * 2.0 ** -np.arange(16)[:, None, None] * (np.arange(16) < dimensions)[:, None, None]
+    numbers = (
+        rng.laplace(size=shape)
+        / frequency
+        * 2.0 ** -np.arange(16)[:, None, None]
+        * (np.arange(16) < dimensions)[:, None, None]
+    )
     x = packet.inverse_transform(numbers, BASIS)
     return x / x.abs().square().mean().sqrt()
 
 
-# No bit is lost, no byte too many
+# Packets decode exactly and fit their size
 
 
 def quantised() -> dict[str, np.ndarray]:
@@ -41,12 +60,15 @@ def quantised() -> dict[str, np.ndarray]:
     spike, edge = np.zeros(SHAPE, int), np.zeros(SHAPE, int)
     spike[3, 5, 7], edge[0] = -largest(SCALES - 1), largest(SCALES - 1)
     cases = {"zero": np.zeros(SHAPE, int), "spike": spike, "edge": edge, "one": np.ones((16, 1, 1), int)}
-    cases |= {f"laplace {s}": np.rint(RNG.laplace(size=s) * wide).astype(int) for s in (SHAPE, (16, 1, 1), (16, 1, 7), (16, 64, 3))}
+    cases |= {
+        f"laplace {s}": np.rint(RNG.laplace(size=s) * wide).astype(int)
+        for s in (SHAPE, (16, 1, 1), (16, 1, 7), (16, 64, 3))
+    }
     return cases | {"uniform": RNG.integers(-300, 300, SHAPE)}
 
 
 @pytest.mark.parametrize("name", quantised())
-def test_entropy_code_gives_back_every_number(name):
+def test_entropy_code_returns_every_number(name):
     q = quantised()[name]
     scales = packet.choose_scales(q)
     data = entropy_encode(q, scales)
@@ -60,7 +82,7 @@ def test_entropy_code_gives_back_every_number(name):
     assert packet.squeeze(data, q, len(exact) - 5) is None
 
 
-def test_numbers_beyond_the_largest_scale_are_left_to_a_coarser_step():
+def test_numbers_beyond_the_largest_scale_need_a_coarser_step():
     q = np.full((16, 1, 1), largest(SCALES - 1) + 1)
     assert packet.choose_scales(q) is None
     assert len(pack(symbols((16, 1, 2), dimensions=1), (16, 1, 2), BASIS, 2048)) <= 2048
@@ -68,11 +90,11 @@ def test_numbers_beyond_the_largest_scale_are_left_to_a_coarser_step():
 
 def test_entropy_code_is_as_short_as_the_distribution_allows():
     """Laplace numbers of known scale: within 3 % of their entropy, the scales included."""
-    q = np.rint(np.random.default_rng(1).laplace(size=(16, 64, 64)) * 3)  # P(0) = 1 - e^(-1/6), P(n) = e^(-n/3) sinh(1/6)
-    zero, ratio = 1 - np.exp(-1 / 6), np.exp(-1 / 3)
+    q = np.rint(np.random.default_rng(1).laplace(size=(16, 64, 64)) * 3).astype(int)
+    zero, ratio = 1 - np.exp(-1 / 6), np.exp(-1 / 3)  # P(0) = 1 - e^(-1/6), P(n) = e^(-n/3) sinh(1/6)
     first = (1 - zero) * (1 - ratio) / 2
     bits = -zero * np.log2(zero) - 2 * sum(first * ratio**n * np.log2(first * ratio**n) for n in range(100))
-    assert 0.99 * bits * q.size < 8 * len(entropy_encode(q.astype(int), packet.choose_scales(q.astype(int)))) < 1.03 * bits * q.size
+    assert 0.99 * bits * q.size < 8 * len(entropy_encode(q, packet.choose_scales(q))) < 1.03 * bits * q.size
 
 
 def test_groups_are_octaves_of_frequency():
@@ -101,27 +123,27 @@ def test_too_few_bytes_are_refused():
             pack(symbols(), SHAPE, BASIS, size)
 
 
-# The receiver is told the truth
+# The stated noise is the noise that was made
 
 
 @pytest.mark.parametrize("size", [80, 150, 400, 650])
-def test_noise_told_is_noise_made(size):
-    """Over 20 codes: mean |y - x|^2 is what is told, and the MMSE estimate's error is its noise level."""
-    made, told, error, level = [], [], [], []
+def test_stated_noise_is_the_measured_one(size):
+    """Over 20 packets: mean |y - x|^2 is the stated noise_var, the error of the MMSE estimate its noise level."""
+    made, stated, error, level = [], [], [], []
     for seed in range(20):
         x = symbols(seed=seed)
         received = unpack(pack(x, SHAPE, BASIS, size), SHAPE, BASIS)
-        code, noise = condition(received, 1.0, SHAPE, noise_aware=True)
+        z, noise = demodulate(received, 1.0, SHAPE, noise_aware=True)
         made.append((received.y - x).abs().square().mean() / received.noise_var)
-        told.append(received.noise_var)
-        error.append((torch.complex(*code.view(1, -1).chunk(2, 1)) - x).abs().square().mean() / noise.mean())
+        stated.append(received.noise_var)
+        error.append((torch.complex(*z.view(1, -1).chunk(2, 1)) - x).abs().square().mean() / noise.mean())
         level.append(noise)
         assert received.h.tolist() == [[1]] and noise.unique().numel() == 1
     assert torch.stack(made).mean().item() == pytest.approx(1, abs=0.05)
     assert torch.stack(error).mean().item() == pytest.approx(1, abs=0.02)
 
 
-def test_dct_and_klt_are_orthonormal_and_undone():
+def test_dct_and_klt_are_orthonormal_and_invertible():
     for n in (1, 2, 12, 33):
         assert np.allclose(dct(n) @ dct(n).T, np.eye(n), atol=1e-12)
     x = torch.view_as_complex(torch.randn(1, 144, 2, generator=torch.Generator().manual_seed(0)))
@@ -133,21 +155,24 @@ def test_dct_and_klt_are_orthonormal_and_undone():
 def test_basis_is_the_same_at_both_ends_and_fits_the_default_model():
     cascade = tiny_cascade()
     basis = make_basis(cascade.encoder)
-    assert np.allclose(basis @ basis.T, np.eye(16), atol=1e-9) and np.array_equal(basis, make_basis(tiny_cascade().encoder))
+    assert np.allclose(basis @ basis.T, np.eye(16), atol=1e-9)
+    assert np.array_equal(basis, make_basis(tiny_cascade().encoder))
     assert (np.take_along_axis(basis, np.abs(basis).argmax(axis=1, keepdims=True), axis=1) > 0).all()
     link = Link(load_model("small"))
-    x, header = link.send(torch.from_numpy(photo(256, 256)).permute(2, 0, 1)[None] / 255)
-    energy = np.square(packet.transform(x, header.code_shape, link.basis)).sum(axis=(1, 2))
+    header, x = link.send(torch.from_numpy(photo(256, 256)).permute(2, 0, 1)[None] / 255)
+    energy = np.square(packet.transform(x, header.latent_shape, link.modems["digital"].basis)).sum(axis=(1, 2))
     assert energy[:8].sum() > 0.6 * energy.sum()  # the strongest come first, on pictures that it was not made from
 
 
-# Packets that were not sent
+# Packets that were damaged, or never sent
 
 
-def test_random_bytes_are_no_packet_or_a_finite_one():
+def test_random_bytes_are_refused_or_decode_to_finite_numbers():
     for trial in range(150):
         rng = np.random.default_rng(trial)
-        data = rng.bytes(int(rng.integers(0, 200))) if trial % 3 else bytes([trial, trial]) + bytes([255 * (trial % 2)]) * trial
+        data = rng.bytes(int(rng.integers(0, 200)))
+        if trial % 3 == 0:
+            data = bytes([trial, trial]) + bytes([255 * (trial % 2)]) * trial
         try:
             received = unpack(data, SHAPE, BASIS)
         except InputError as error:
@@ -156,28 +181,44 @@ def test_random_bytes_are_no_packet_or_a_finite_one():
             assert all(part.isfinite().all() for part in received)
 
 
-def sent(seed: int = 0, snr_db: float = 8.0) -> tuple[bytes, Header]:
-    side = Header(7, 512, 512, 0.75, 1.0, seed)
-    return packet.prepare(symbols(seed=seed), side, BASIS, snr_db=snr_db)
+@pytest.fixture(scope="module")
+def modem() -> Digital:
+    """Its packets are of `symbols`, so it has their basis."""
+    modem = Digital(tiny_cascade())
+    modem.basis = BASIS
+    return modem
 
 
-def test_payload_fills_what_the_channel_carries_and_arrives():
-    payload, header = sent()
-    mcs = digital.choose(1152, 8.0)
-    assert digital.TABLE[header.scheme - 1] == mcs and len(payload) == digital.plan(1152, mcs).payload_bytes
-    x = on_air(payload, header)
-    assert x.shape == (1, 1152)
+def sent(modem: Digital, seed: int = 0, snr_db: float | None = 8.0) -> Transmission:
+    z, header = unflatten(symbols(seed=seed), 1.0, SHAPE), Header(7, 512, 512, 0.75, 1.0, seed)
+    return modem.modulate(z, header, snr_db=snr_db)
+
+
+def test_payload_fills_what_the_channel_carries_and_arrives(modem):
+    header, payload = sent(modem)
+    mcs = ldpc.choose(1152, 8.0)
+    assert ldpc.TABLE[header.scheme - 1] == find_scheme(header) == mcs and header.mode == "digital"
+    assert len(payload) == ldpc.plan(1152, mcs).payload_bytes and header.gain == 1.0
+    x = on_air(Transmission(header, payload))
+    assert x.shape == (1, 1152) and torch.equal(x, digital.symbols(payload, header))
     clean = Received(x, torch.ones(1, 1, dtype=x.dtype), torch.full((1, 1), 1e-3))
-    for got, expected in zip(arrive(clean, header, BASIS), arrive(payload, header, BASIS)):
-        assert torch.equal(got, expected)
-    with pytest.raises(
-        Lost, match=r"^the packet was lost on the channel \(its checksum fails; it was sent with [a-z0-9/ ]+\); send it again$"
-    ):
-        arrive(clean._replace(y=-x), header, BASIS)
+    expected = demodulate(unpack(payload, SHAPE, BASIS), 1.0, SHAPE, noise_aware=True)
+    for arrived in (clean, payload):
+        z, noise = modem.demodulate(arrived, header)
+        assert torch.equal(z, expected[0]) and torch.equal(noise, expected[1])
+    told = f"the packet was lost on the channel (its checksum fails; it was sent with {mcs}); send it again"
+    with pytest.raises(Lost, match=f"^{re.escape(told)}$"):
+        modem.demodulate(clean._replace(y=-x), header)
 
 
-def test_a_packet_with_another_header_is_refused():
-    (first, header), (second, other) = sent(0), sent(1)
+def test_a_packet_needs_an_snr_or_a_size(modem):
+    with pytest.raises(ValueError, match="^a packet needs snr_db or size_bytes$"):
+        sent(modem, snr_db=None)
+
+
+def test_a_packet_with_another_header_is_refused(modem):
+    (header, first), (other, second) = sent(modem, 0), sent(modem, 1)
+    told = "the packet belongs to another transmission than its header; fetch it again"
     for payload, side in (
         (first, other),
         (second, header),
@@ -185,16 +226,18 @@ def test_a_packet_with_another_header_is_refused():
         (first[:9], header),
         (first + first, header),
     ):
-        with pytest.raises(InputError, match="^the packet belongs to another transmission than its header; fetch it again$"):
-            arrive(payload, side, BASIS)
-    with pytest.raises(InputError, match="belongs to another transmission"):  # which no checksum of the channel can tell
-        arrive(Received(on_air(second, other), torch.ones(1, 1), torch.full((1, 1), 1e-3)), replace(header, scheme=other.scheme), BASIS)
+        with pytest.raises(InputError, match=f"^{told}$"):
+            modem.demodulate(payload, side)
+    # Over the channel too, where the checksum of the channel code is right.
+    arrived = Received(digital.symbols(second, other), torch.ones(1, 1), torch.full((1, 1), 1e-3))
+    with pytest.raises(InputError, match=f"^{told}$"):
+        modem.demodulate(arrived, replace(header, scheme=other.scheme))
     with pytest.raises(InputError, match="^the packet was made with --bytes, for no channel; send it with --snr$"):
-        on_air(first, replace(header, scheme=packet.NO_CHANNEL))
+        digital.symbols(first, replace(header, scheme=NO_CHANNEL))
 
 
-def test_damaged_mixed_and_doubled_frames_of_packets_are_refused(tmp_path):
-    (first, header), (second, other) = sent(0), sent(1)
+def test_damaged_mixed_and_doubled_frames_of_packets_are_refused(modem, tmp_path):
+    (header, first), (other, second) = sent(modem, 0), sent(modem, 1)
     write_frame(tmp_path / "a.sem", header, first)
     write_frame(tmp_path / "b.sem", other, second)
     a, b = ((tmp_path / f"{name}.sem").read_bytes() for name in "ab")
@@ -219,39 +262,41 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "channel", [("--snr", 9), ("--snr", 9, "--channel", "rician", "--channel-option", "k_db=30")], ids=["awgn", "rician"]
+    "channel",
+    [("--snr", 9), ("--snr", 9, "--channel", "rician", "--channel-option", "k_db=30")],
+    ids=["awgn", "rician"],
 )
-def test_three_programs_equal_one_run(channel, cli, tiny_model, here):
+def test_three_programs_give_the_same_picture_as_run(channel, cli, tiny_model, here):
     model = ("--model", tiny_model)
     code, out, _ = cli("run", "a.png", *channel, "--mode", "digital", *model, "--steps", 2, "--seed", 3)
     row = json.loads(out)
     assert code == 0 and (row["mode"], row["lost"], row["side_bits"]) == ("digital", False, SIDE_BITS + 24)
-    assert row["channel_uses"] == row["payload_uses"] == 336 and row["scheme"] == str(digital.choose(336, 9))
-    assert row["payload_bytes"] == digital.plan(336, digital.choose(336, 9)).payload_bytes
+    assert row["channel_uses"] == row["payload_uses"] == 336 and row["scheme"] == str(ldpc.choose(336, 9))
+    assert row["payload_bytes"] == ldpc.plan(336, ldpc.choose(336, 9)).payload_bytes
     assert cli("send", "a.png", "-o", "x.sem", "--mode", "digital", "--snr", 9, *model, "--seed", 3) == (0, "", "")
     assert cli("channel", "x.sem", "-o", "y.sem", *channel, "--seed", 3) == (0, "", "")
     assert cli("receive", "y.sem", "-o", "b.png", *model, "--steps", 2)[:2] == (0, "")
-    assert cli("receive", "x.sem", "-o", "c.png", *model, "--steps", 2)[:2] == (0, "")  # no bit was lost, so no channel is the same
+    assert cli("receive", "x.sem", "-o", "c.png", *model, "--steps", 2)[:2] == (0, "")  # as without a channel
     assert Image.open("b.png").tobytes() == Image.open("out/a.png").tobytes() == Image.open("c.png").tobytes()
-    link = Link(load_model(tiny_model))
-    payload, header = link.send_packet(read_image("a.png"), snr_db=9, seed=3)
+    header, payload = Link(load_model(tiny_model), mode="digital").send(read_image("a.png"), snr_db=9, seed=3)
     assert len(payload) == row["payload_bytes"] and stamp(header, payload) == header
 
 
 def test_a_lost_packet_is_reported_as_its_mean_colour(cli, tiny_model, here):
     model = ("--model", tiny_model)
     mean = np.rint(np.asarray(Image.open("a.png")).mean(axis=(0, 1)))
-    for snr, told, scheme in ((9, ("--channel", "erasure", "--channel-option", "rate=0.5"), True), (-25, (), False)):
-        code, out, err = cli("run", "a.png", "--snr", snr, *told, "--mode", "digital", *model, "--steps", 2)
+    for snr, channel, scheme in ((9, ("--channel", "erasure", "--channel-option", "rate=0.5"), True), (-25, (), False)):
+        code, out, err = cli("run", "a.png", "--snr", snr, *channel, "--mode", "digital", *model, "--steps", 2)
         row = json.loads(out)
         assert code == 0 and row["lost"] and (row["scheme"] is not None) == scheme and row["psnr_db"] > 5
         assert np.abs(np.asarray(Image.open("out/a.png")) - mean).max() <= 1
     assert cli("send", "a.png", "-o", "x.sem", "--mode", "digital", "--snr", 15, *model)[0] == 0
     assert cli("channel", "x.sem", "-o", "y.sem", "--snr", 8)[0] == 0
     code, out, err = cli("receive", "y.sem", "-o", "b.png", *model)
-    assert (code, out) == (2, "") and err.startswith("semcast: the packet was lost on the channel (its checksum fails; ")
-    assert err.count("\n") == 1 and not (here / "b.png").exists()
-    for seed in (1, 2, 3, 4, 5):  # each of them lost; together they are not
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("semcast: the packet was lost on the channel (its checksum fails; ")
+    assert not (here / "b.png").exists()
+    for seed in (1, 2, 3, 4, 5):  # each is lost alone; combined they arrive
         assert cli("channel", "x.sem", "-o", f"{seed}.sem", "--snr", 9, "--seed", seed)[0] == 0
         assert cli("receive", f"{seed}.sem", "-o", "b.png", *model)[0] == 2
     assert cli("receive", *(f"{seed}.sem" for seed in (1, 2, 3, 4, 5)), "-o", "b.png", *model, "--steps", 2)[0] == 0
@@ -267,7 +312,24 @@ def test_a_packet_of_a_given_size_is_a_small_file(cli, tiny_model, here):
     assert cli("channel", "x.sem", "-o", "y.sem", "--snr", 9) == (2, "", told)
 
 
-def test_mistakes_are_one_line(cli, tiny_model, here):
+def test_the_link_gives_a_lost_picture_its_mean_colour(tiny_model, here):
+    image = read_image("a.png")
+    link = Link(load_model(tiny_model), "erasure", mode="digital", rate=0.5)
+    for snr_db, was_sent in ((9, True), (-25, False)):
+        result = link(image, snr_db, steps=2)
+        assert result.lost and torch.equal(result.image, mean_colour(image).expand_as(image))
+        assert (result.sent is not None) == (result.received is not None) == was_sent
+        assert result.payload_uses == (336 if was_sent else 0)
+    sent = link.send(image, snr_db=9)
+    received = link.propagate(on_air(sent), 9)
+    with pytest.raises(Lost, match="^the packet was lost on the channel "):
+        link.receive(received, sent.header)
+    told = "336 channel uses at -25 dB carry 0 bytes, too few for a packet; raise --snr or send analog"
+    with pytest.raises(Lost, match=f"^{told}$"):
+        link.send(image, snr_db=-25)
+
+
+def test_mistakes_are_answered_in_one_line(cli, tiny_model, here):
     send = ("send", "a.png", "-o", "x.sem", "--model", tiny_model)
     either = "give either --snr or --bytes with --mode digital, and neither without: analog symbols suit any channel"
     for argv, message in (
@@ -275,8 +337,14 @@ def test_mistakes_are_one_line(cli, tiny_model, here):
         (("--mode", "digital", "--snr", 3, "--bytes", 99), either),
         (("--snr", 3), either),
         (("--bytes", 99, "--mode", "analog"), either),
-        (("--mode", "digital", "--bytes", 15), "argument --bytes: 15 must lie between 16 and 2048 (see `semcast send --help`)"),
-        (("--mode", "digital", "--bytes", 2049), "argument --bytes: 2049 must lie between 16 and 2048 (see `semcast send --help`)"),
+        (
+            ("--mode", "digital", "--bytes", 15),
+            "argument --bytes: 15 must lie between 16 and 2048 (see `semcast send --help`)",
+        ),
+        (
+            ("--mode", "digital", "--bytes", 2049),
+            "argument --bytes: 2049 must lie between 16 and 2048 (see `semcast send --help`)",
+        ),
         (
             ("--mode", "digital", "--snr", -20),
             "336 channel uses at -20 dB carry 0 bytes, too few for a packet; raise --snr or send analog",
@@ -286,8 +354,13 @@ def test_mistakes_are_one_line(cli, tiny_model, here):
     assert not (here / "x.sem").exists()
 
 
-def test_a_missing_library_is_no_loss(cli, tiny_model, here, monkeypatch):
+def test_a_picture_is_not_reported_as_lost_if_a_package_is_missing(cli, tiny_model, here, monkeypatch):
     monkeypatch.setitem(sys.modules, "constriction", None)
-    code, out, err = cli("run", "a.png", "--snr", 9, "--mode", "digital", "--model", tiny_model)
-    assert (code, out) == (2, "") and err.splitlines()[-1].startswith("semcast: this needs constriction (")
-    assert err.endswith("): pip install 'semcast[phy]'\n")
+    told = "--mode digital needs constriction: pip install 'semcast[phy]'"
+    for command in (("run", "a.png"), ("send", "a.png", "-o", "x.sem")):
+        assert cli(*command, "--snr", 9, "--mode", "digital", "--model", tiny_model) == (2, "", f"semcast: {told}\n")
+    link = Link(load_model(tiny_model), mode="digital")
+    for snr_db in (9, -25):
+        with pytest.raises(InputError) as error:
+            link(read_image("a.png"), snr_db)
+        assert str(error.value) == told

@@ -1,4 +1,4 @@
-"""Our networks against independent implementations: torchvision's encoder, diffusers' Stage A, Stage B and scheduler."""
+"""Our networks against torchvision's encoder and diffusers' Stage A and Stage B; exact ways to compute them faster."""
 
 from dataclasses import replace
 
@@ -6,12 +6,13 @@ import pytest
 import torch
 from conftest import tiny_cascade
 
+from semcast.cascade.config import StageAConfig, StageBConfig
 from semcast.cascade.encoder import Encoder
-from semcast.cascade.stage_a import StageA, StageAConfig
-from semcast.cascade.stage_b import STAGE_B_BIG, STAGE_B_LITE, StageB, StageBConfig
+from semcast.cascade.loading import load_model
+from semcast.cascade.stage_a import StageA
+from semcast.cascade.stage_b import StageB
 from semcast.demo import PHOTO
 from semcast.images import read_image
-from semcast.models import load_model
 
 diffusers = pytest.importorskip("diffusers", reason="parity needs the [dev] extra")
 
@@ -28,12 +29,15 @@ TINY_B = StageBConfig(
 
 
 def randomise(module: torch.nn.Module, seed: int) -> None:
-    """Fill every parameter and buffer, so that no zero initialisation hides a wrong path."""
+    """Fill all parameters and buffers with random values, so that no zero initialisation hides an error."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in module.state_dict().values():
             if tensor.is_floating_point():
-                tensor.copy_(torch.randn(tensor.shape, generator=generator) * (0.3 if tensor.ndim < 2 else tensor[0].numel() ** -0.5))
+                tensor.copy_(
+                    torch.randn(tensor.shape, generator=generator)
+                    * (0.3 if tensor.ndim < 2 else tensor[0].numel() ** -0.5)
+                )
         for name, tensor in module.state_dict().items():
             if name.endswith("running_var"):
                 tensor.copy_(tensor.abs() + 0.5)
@@ -74,7 +78,9 @@ def diffusers_stage_b(config: StageBConfig):
 def stage_b_keys_to_diffusers(state: dict) -> dict:
     out = {}
     for key, value in state.items():
-        key = key.replace("clip_mapper.", "clip_txt_pooled_mapper.").replace("attention.attn.out_proj", "attention.to_out.0")
+        key = key.replace("clip_mapper.", "clip_txt_pooled_mapper.").replace(
+            "attention.attn.out_proj", "attention.to_out.0"
+        )
         if ".attention.attn.in_proj_" in key:
             prefix, kind = key.split("attention.attn.in_proj_")
             for name, part in zip("qkv", value.chunk(3)):
@@ -84,13 +90,13 @@ def stage_b_keys_to_diffusers(state: dict) -> dict:
     return out
 
 
-@pytest.mark.parametrize("latent, code", [((32, 32), (6, 6)), ((24, 40), (5, 9)), ((22, 26), (3, 7))])
-def test_stage_b_equals_diffusers(latent, code):
+@pytest.mark.parametrize("latent, z_size", [((32, 32), (6, 6)), ((24, 40), (5, 9)), ((22, 26), (3, 7))])
+def test_stage_b_equals_diffusers(latent, z_size):
     ours, theirs = StageB(TINY_B).eval(), diffusers_stage_b(TINY_B).eval()
     randomise(ours, 0)
     theirs.load_state_dict(stage_b_keys_to_diffusers(ours.state_dict()))  # strict: all keys, both ways
     g = torch.Generator().manual_seed(1)
-    x, z = torch.randn(3, 4, *latent, generator=g), torch.randn(3, 16, *code, generator=g)
+    x, z = torch.randn(3, 4, *latent, generator=g), torch.randn(3, 16, *z_size, generator=g)
     r, text = torch.rand(3, generator=g), torch.randn(3, 1, TINY_B.text_channels, generator=g)
     with torch.no_grad():
         expected = theirs(sample=x, timestep_ratio=r, clip_text_pooled=text, effnet=z).sample
@@ -98,7 +104,7 @@ def test_stage_b_equals_diffusers(latent, code):
 
 
 def diffusers_stage_a(ours: StageA):
-    """diffusers' PaellaVQModel with our weights. It ties the fine width to half the coarse one; ours may differ."""
+    """diffusers' PaellaVQModel with our weights, and with our fine width, which may differ from half the coarse one."""
     from diffusers.pipelines.deprecated.wuerstchen import modeling_paella_vq_model as paella
 
     fine, coarse = ours.config.hidden
@@ -138,7 +144,9 @@ def test_encoder_equals_torchvision():
 
     ours, theirs = Encoder().eval(), efficientnet_v2_s(weights=None).features.eval()
     randomise(ours, 0)
-    theirs.load_state_dict({k.removeprefix("backbone."): v for k, v in ours.state_dict().items() if k.startswith("backbone.")})
+    theirs.load_state_dict(
+        {k.removeprefix("backbone."): v for k, v in ours.state_dict().items() if k.startswith("backbone.")}
+    )
     image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
@@ -146,43 +154,29 @@ def test_encoder_equals_torchvision():
         flat = torch.einsum("oc,bchw->bohw", ours.mapper[0].weight[:, :, 0, 0], features)
         bn = ours.mapper[1]
         expected = (flat - bn.running_mean[:, None, None]) / (bn.running_var[:, None, None] + 1e-5).sqrt()
-        code = ours(image)
-    assert code.shape == (1, 16, 2, 3)
-    assert (code - expected).abs().max() <= 1e-5 * expected.abs().max().clamp_min(1)
+        z = ours(image)
+    assert z.shape == (1, 16, 2, 3)
+    assert (z - expected).abs().max() <= 1e-5 * expected.abs().max().clamp_min(1)
     assert len(ours.state_dict()) == 784  # the number of tensors in the official file
 
 
-@pytest.mark.parametrize(
-    "build, count",
-    [
-        (Encoder, 20_197_968),
-        (StageA, 18_406_894),
-        (lambda: StageB(STAGE_B_LITE), 699_471_248),
-        (lambda: StageB(STAGE_B_BIG), 1_562_941_136),
-    ],
-    ids=["encoder", "stage_a", "stage_b_lite", "stage_b_big"],
-)
-def test_official_sizes_have_the_official_parameter_counts(build, count):
-    with torch.device("meta"):
-        network = build()
-    assert sum(p.numel() for p in network.parameters()) == count
-
-
 def networks_and_inputs():
-    stage_b, stage_a = StageB(TINY_B).eval(), StageA(StageAConfig(hidden=(6, 20), bottleneck_blocks=3, codebook_size=0)).eval()
+    one = (1, 1, 1, 1)
+    stage_b = StageB(replace(TINY_B, down_blocks=one, up_blocks=one, up_repeats=(1, 1, 1, 2))).eval()
+    stage_a = StageA(StageAConfig(hidden=(6, 20), bottleneck_blocks=1, codebook_size=0)).eval()
     randomise(stage_b, 0)
     randomise(stage_a, 1)
     g = torch.Generator().manual_seed(2)
-    x, code = torch.randn(2, 4, 32, 32, generator=g), torch.randn(2, 16, 6, 6, generator=g)
-    return [(stage_b, (x, torch.rand(2, generator=g), code, torch.rand(2, generator=g))), (stage_a.up_blocks, (x,))]
+    x, z = torch.randn(2, 4, 32, 32, generator=g), torch.randn(2, 16, 6, 6, generator=g)
+    return [(stage_b, (x, torch.rand(2, generator=g), z, torch.rand(2, generator=g))), (stage_a.up_blocks, (x,))]
 
 
 def test_stage_b_and_stage_a_compile_into_one_graph():
     with torch.no_grad():
         for network, inputs in networks_and_inputs():
             expected = network(*inputs)
-            compiled = torch.compile(network, fullgraph=True, backend="eager")(*inputs)  # fullgraph: a graph break raises
-            assert torch.allclose(compiled, expected, atol=1e-5)
+            compiled = torch.compile(network, fullgraph=True, backend="eager")  # fullgraph: a graph break raises
+            assert torch.allclose(compiled(*inputs), expected, atol=1e-5)
 
 
 def test_stage_b_and_stage_a_run_in_bf16():
@@ -191,32 +185,36 @@ def test_stage_b_and_stage_a_run_in_bf16():
             expected = network(*inputs)
             half = network.bfloat16()(*(t.bfloat16() if t.ndim > 1 else t for t in inputs))
             assert half.dtype == torch.bfloat16
-            assert (half.float() - expected).square().mean() < 1e-3 * expected.square().mean()  # 8 bits of mantissa, some tens of layers
+            error = (half.float() - expected).square().mean()
+            assert error < 1e-3 * expected.square().mean()  # 8 bits of mantissa, some tens of layers
 
 
 @pytest.mark.parametrize("chunk", [1, 1 << 12], ids=["row by row", "a few rows"])
-def test_stage_b_in_chunks_equals_stage_b_at_once(monkeypatch, chunk):
+def test_stage_b_in_chunks_equals_stage_b_as_a_whole(monkeypatch, chunk):
     cascade = tiny_cascade()
-    x, code = torch.randn(2, 4, 64, 48), torch.randn(2, 16, 3, 4)
+    x, z = torch.randn(2, 4, 64, 48), torch.randn(2, 16, 3, 4)
     r, noise = torch.tensor([0.9, 0.2]), torch.rand(2, 16, 3, 4)
     with torch.no_grad():
-        whole = cascade.stage_b(x, r, code, noise=noise)
+        whole = cascade.stage_b(x, r, z, noise=noise)
         monkeypatch.setattr("semcast.cascade.stage_b.CHUNK", chunk)
-        assert (cascade.stage_b(x, r, code, noise=noise) - whole).abs().max() < 1e-5 * whole.abs().max()
+        assert (cascade.stage_b(x, r, z, noise=noise) - whole).abs().max() < 1e-5 * whole.abs().max()
 
 
 @pytest.mark.parametrize("cache", [1, 1000])
-def test_stage_a_in_parts_that_fit_the_cache_equals_stage_a_at_once(monkeypatch, cache):
+def test_stage_a_in_parts_equals_stage_a_as_a_whole(monkeypatch, cache):
     stage_a, latent = tiny_cascade().stage_a, torch.randn(2, 4, 9, 10)
-    whole = stage_a.decode(latent).detach()  # with a gradient: at once
+    whole = stage_a.decode(latent).detach()  # with gradients it is not cut into parts
     monkeypatch.setattr("semcast.cascade.stage_a.CACHE", cache)
     with torch.no_grad():
         assert (stage_a.decode(latent) - whole).abs().max() < 1e-5 < whole.std()
 
 
 @pytest.mark.parametrize("replicate", [False, True])
-def test_a_flat_latent_is_as_bright_at_the_edge_as_inside_where_edges_are_replicated(replicate):
-    """Behind the transposed convolution, which makes 2x2 numbers of one: the official way, zeros beyond the edge, halves the outermost."""
+def test_replicated_edges_keep_a_flat_latent_flat_at_the_edge(replicate):
+    """After the transposed convolution, which makes 2x2 numbers of one.
+
+    The official networks pad with zeros there, which halves the outermost numbers.
+    """
     stage_a, seen = StageA(replace(tiny_cascade().stage_a.config, replicate_edges=replicate)).eval(), []
     stage_a.up_blocks[-1].register_forward_pre_hook(lambda block, inputs: seen.append(inputs[0]))
     with torch.no_grad():
@@ -226,7 +224,7 @@ def test_a_flat_latent_is_as_bright_at_the_edge_as_inside_where_edges_are_replic
     assert difference[..., 1:-1, 1:-1].max() < 1e-5
 
 
-@pytest.mark.parametrize(("size", "replicate"), [((40, 33), False), ((16, 50), True)])
+@pytest.mark.parametrize("size, replicate", [((40, 33), False), ((16, 50), True)])
 def test_stage_a_in_tiles_has_no_seams(monkeypatch, size, replicate):
     stage_a = StageA(replace(tiny_cascade().stage_a.config, replicate_edges=replicate)).eval()
     latent = torch.randn(1, 4, *size)
@@ -234,30 +232,30 @@ def test_stage_a_in_tiles_has_no_seams(monkeypatch, size, replicate):
         whole = stage_a.decode(latent)
         monkeypatch.setattr("semcast.cascade.stage_a.TILE", 16)
         assert (stage_a.decode(latent) - whole).abs().max() < 1e-5 < whole.std()
-        monkeypatch.setattr(stage_a, "config", replace(stage_a.config, bottleneck_blocks=-2))  # a tile that sees nothing around it
-        assert (stage_a.decode(latent) - whole).abs().max() > 1e-3
+        alone = stage_a.decode(latent[..., :16, :16])  # a tile without its surroundings
+        assert (alone - whole[..., :64, :64]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_shipped_stage_a_in_tiles_is_within_one_grey_level(monkeypatch, dtype):
     stage_a = load_model("small", dtype=dtype).stage_a
-    image = read_image(PHOTO)[..., :256, 100:356].to(stage_a.out_block[0].weight.dtype)
+    image = read_image(PHOTO)[..., 64:192, 160:288].to(stage_a.dtype)
     with torch.no_grad():
         latent = stage_a.encode(image)
         whole = stage_a.decode(latent).float()
-        monkeypatch.setattr("semcast.cascade.stage_a.TILE", 24)
+        monkeypatch.setattr("semcast.cascade.stage_a.TILE", 12)
         tiles = stage_a.decode(latent).float()
     assert (tiles - whole).abs().max() <= 1 / 255
-    assert (whole - image.float()).abs().mean() < 0.05  # a picture, not a flat field
+    assert (whole - image.float()).abs().mean() < 0.05  # not a flat field
 
 
-def test_an_unfolded_cell_can_hold_a_picture_and_a_stretched_one_cannot():
-    code = torch.randn(1, 16, 1, 1).expand(1, 16, 4, 4)  # the same in every cell
+def test_pixels_of_a_cell_differ_only_if_z_is_unfolded():
+    z = torch.randn(1, 16, 1, 1).expand(1, 16, 4, 4)  # the same in every cell
     for unfold in (0, 6):
         stage_b = StageB(replace(TINY_B, code_unfold=unfold)).eval()
         with torch.no_grad():
-            mapped = stage_b.map_code(code, None, (24, 24))
+            mapped = stage_b.map_z(z, None, (24, 24))
         cells = mapped.view(4, 6, 4, 6, -1)  # [cell row, y, cell column, x, channel]
-        assert (cells[1:3, :, 1:3] - cells[1:2, :, 1:2]).abs().max() < 1e-5  # every inner cell alike
+        assert (cells[1:3, :, 1:3] - cells[1:2, :, 1:2]).abs().max() < 1e-5  # all inner cells are equal
         spread = cells[1, :, 1].std(dim=(0, 1)).mean()  # over the pixels of a cell
         assert spread > 1e-2 if unfold else spread < 1e-6

@@ -4,6 +4,7 @@ import json
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,20 @@ from PIL import Image
 from semcast.bench.harness import bench, read_rows
 from semcast.bench.pictures import Pictures
 from semcast.bench.report import report, segmented
-from semcast.bench.segmenter import CLASSES, VOID, Labels, Segmenter, load_segmenter, mean_iou, overlaps, save_segmenter, segment
+from semcast.bench.systems import find_system
 from semcast.bench.unit import Setting
 from semcast.errors import InputError
+from semcast.metrics.segmenter import (
+    CLASSES,
+    VOID,
+    Labels,
+    Segmenter,
+    load_segmenter,
+    mean_iou,
+    overlaps,
+    save_segmenter,
+    segment,
+)
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import train_segmenter
@@ -55,7 +67,10 @@ def test_overlaps_are_those_of_the_definition():
     rng = np.random.default_rng(0)
     found, truth = rng.integers(0, VOID, (50, 40), dtype=np.uint8), rng.integers(0, VOID + 1, (50, 40), dtype=np.uint8)
     seen = truth != VOID
-    expected = [[int(((found == c) & (truth == c)).sum()), int((((found == c) | (truth == c)) & seen).sum())] for c in range(VOID)]
+    expected = [
+        [int(((found == c) & (truth == c)).sum()), int((((found == c) | (truth == c)) & seen).sum())]
+        for c in range(VOID)
+    ]
     assert overlaps(found, truth) == expected
     assert overlaps(truth.clip(max=VOID - 1), truth) == [[int((truth == c).sum())] * 2 for c in range(VOID)]
 
@@ -84,7 +99,11 @@ def test_labels_are_found_and_checked(streets, tmp_path):
     Image.fromarray(np.full((8, 8), 200, np.uint8)).save(bad / "large.png")
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(bad / "colour.png")
     (bad / "broken.png").write_bytes(b"no picture")
-    for name, error in [("large", "no grey PNG of numbers 0 to 11"), ("colour", "no grey PNG"), ("broken", "cannot be read")]:
+    for name, error in [
+        ("large", "no grey PNG of numbers 0 to 11"),
+        ("colour", "no grey PNG"),
+        ("broken", "cannot be read"),
+    ]:
         with pytest.raises(InputError, match=error):
             Labels(bad).read(f"{name}.png", (8, 8))
     with pytest.raises(InputError, match="cannot read labels from .*broken.png"):
@@ -95,7 +114,10 @@ def test_weights_come_back_and_foreign_ones_are_refused(weights, tmp_path):
     pixels = photo(90, 130)
     found = segment(load_segmenter(weights), pixels)
     assert found.shape == (90, 130) and found.dtype == np.uint8 and found.max() < VOID
-    with pytest.raises(InputError, match="none.safetensors does not exist; this trains the segmenter in minutes: python benchmarks/train"):
+    with pytest.raises(
+        InputError,
+        match="none.safetensors does not exist; this trains the segmenter in minutes: python benchmarks/train",
+    ):
         load_segmenter(tmp_path / "none.safetensors")
     (tmp_path / "foreign.safetensors").write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InputError, match="foreign.safetensors"):
@@ -103,10 +125,14 @@ def test_weights_come_back_and_foreign_ones_are_refused(weights, tmp_path):
 
 
 def test_a_bench_with_labels(streets, weights, tmp_path):
-    out = tmp_path / "out"
+    out, system = tmp_path / "out", find_system("downscale")
+    ends = SimpleNamespace(  # the two ends without processes of their own, which take seconds to start
+        send=lambda name, *asked: (*system.send(*asked), 1.0),
+        receive=lambda name, *arrived: (system.receive(*arrived), 1.0),
+    )
     setting = Setting(headline=(10.0,), lpips=tmp_path, segmenter=weights)
     pictures = Pictures([streets[0]], labels=streets[1])
-    assert bench(["downscale"], pictures, [1.0, 10.0], 2, out, setting) == (8, 8)
+    assert bench(["downscale"], pictures, [1.0, 10.0], 2, out, setting, ends=ends) == (8, 8)
     rows = read_rows(out / "rows.jsonl")
     for row in rows:
         if row["snr_db"] == 1:
@@ -115,10 +141,14 @@ def test_a_bench_with_labels(streets, weights, tmp_path):
         sky, road = row["segments"][0], row["segments"][3]
         assert 0 <= sky[0] <= sky[1] and sky[1] + road[1] >= 93 * 128  # what is not void is the one or the other
         index = pictures.names.index(row["image"])
-        assert row["segments_original"] == overlaps(segment(load_segmenter(weights), pictures.read(index)), pictures.truth(index))
+        assert row["segments_original"] == overlaps(
+            segment(load_segmenter(weights), pictures.read(index)), pictures.truth(index)
+        )
         assert row["versions"]["segmenter"] and abs(row["shift_red"]) < 20
     headline = [row for row in rows if row["headline"]]
-    by_picture = [np.mean([row["segments"] for row in headline if row["image"] == f"camvid_{i}.png"], axis=0) for i in range(2)]
+    by_picture = [
+        np.mean([row["segments"] for row in headline if row["image"] == f"camvid_{i}.png"], axis=0) for i in range(2)
+    ]
     ((key, (mean, low, high, count)),) = segmented(rows).items()
     assert key[1:] == ("downscale", 10.0, "miou") and count == 2
     assert mean == mean_iou(np.stack(by_picture)) and low <= mean <= high
@@ -136,15 +166,19 @@ def test_labels_need_a_segmenter_and_all_pictures(cli, streets, weights, tmp_pat
     assert code == 2 and "new.png has no label" in err.splitlines()[-1]
 
 
-def test_training_learns_and_repeats(streets, weights, tmp_path, capsys):
+def test_training_learns_and_repeats(streets, weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train_segmenter, "BATCH", 2)
+    monkeypatch.setattr(train_segmenter, "CROP", (96, 128))
     run = lambda name, *more: train_segmenter.main(
-        [str(streets[0]), "--labels", str(streets[1]), "--out", str(tmp_path / name), "--steps", "12", *more]
+        [str(streets[0]), "--labels", str(streets[1]), "--out", str(tmp_path / name), "--steps", "10", *more]
     )
     assert run("a.safetensors") == 0 and run("b.safetensors") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["pictures"] == 2
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     pictures = Pictures([streets[0]], labels=streets[1])
-    score = lambda network: mean_iou(np.array([overlaps(segment(network, pictures.read(i)), pictures.truth(i)) for i in range(2)]))
+    score = lambda network: mean_iou(
+        np.array([overlaps(segment(network, pictures.read(i)), pictures.truth(i)) for i in range(2)])
+    )
     assert score(load_segmenter(tmp_path / "a.safetensors")) > score(load_segmenter(weights)) + 0.1
     assert run("c.safetensors", "--test", str(streets[0])) == 2  # nothing is left to train on
     assert "has a label" in capsys.readouterr().err and not (tmp_path / "c.safetensors").exists()

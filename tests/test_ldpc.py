@@ -1,4 +1,7 @@
-"""The digital link loses no bit and hides no loss; its code is as good as published, and its bounds are Shannon's."""
+"""Coded bits over QAM: payloads arrive whole or are reported lost, at the error rates published for the same 5G code.
+
+Also capacity and the normal approximation, which bound what any code can carry.
+"""
 
 import json
 import math
@@ -10,11 +13,27 @@ import pytest
 import torch
 from test_channel import gaussian, mean_near, seeded
 
-from semcast.channel import Received, find_channel
+from semcast.channels.base import Received
+from semcast.channels.catalogue import find_channel
 from semcast.errors import InputError
-from semcast.phy import digital
-from semcast.phy.capacity import capacity, dispersion, effective_snr_db, normal_approximation, required_snr_db
-from semcast.phy.digital import BITS, TABLE, Mcs, choose, code, crc24, crossing_db, decode, deliver, demap, encode, plan, qam, threshold_db
+from semcast.modulation import ldpc
+from semcast.modulation.capacity import capacity, dispersion, effective_snr_db, normal_approximation, required_snr_db
+from semcast.modulation.ldpc import (
+    BITS,
+    TABLE,
+    Mcs,
+    choose,
+    code,
+    crc24,
+    crossing_db,
+    decode,
+    deliver,
+    demap,
+    encode,
+    plan,
+    qam,
+    threshold_db,
+)
 
 QPSK_HALF = Mcs("qpsk", Fraction(1, 2))
 
@@ -27,10 +46,15 @@ def payloads(count: int, size: int, seed: int = 0) -> list[bytes]:
 # Capacity
 
 
-def test_capacity_is_shannons():
+def test_capacity():
     assert capacity(0) == 1
-    # bits a use and bytes in 1152 and 4608 uses at 1, 5, 10, 20 dB, worked out by hand: log2(1 + 10^(snr / 10))
-    for snr_db, bits, small, large in ((1, 1.176, 169, 677), (5, 2.057, 296, 1185), (10, 3.459, 498, 1993), (20, 6.658, 959, 3835)):
+    # Bits per use and bytes in 1152 and 4608 uses at 1, 5, 10, 20 dB, calculated by hand: log2(1 + 10^(snr / 10)).
+    for snr_db, bits, small, large in (
+        (1, 1.176, 169, 677),
+        (5, 2.057, 296, 1185),
+        (10, 3.459, 498, 1993),
+        (20, 6.658, 959, 3835),
+    ):
         assert capacity(snr_db) == pytest.approx(bits, abs=5e-4)
         assert round(1152 * capacity(snr_db) / 8) == small and round(4608 * capacity(snr_db) / 8) == large
 
@@ -46,12 +70,20 @@ def test_dispersion_is_the_variance_of_the_information_density(snr_db):
 
 
 def test_normal_approximation():
-    # Real AWGN at 0 dB has V = 3/8 log2(e)^2 a use (Polyanskiy 2010, equation 293); a complex use is two.
+    # Real AWGN at 0 dB has V = 3/8 log2(e)^2 per use (Polyanskiy 2010, equation 293); a complex use is two.
     assert dispersion(0) == pytest.approx(2 * 3 / 8 * math.log2(math.e) ** 2)
     # By hand at 0 dB, 1000 uses, error 1e-3 (Q^-1 = 3.0902): 1000 - sqrt(1561) * 3.0902 + log2(2000) / 2 = 883.4
     assert normal_approximation(1000, 0, 1e-3) == pytest.approx(883.4, abs=0.1)
     assert normal_approximation(100, 3, 0.5) == pytest.approx(100 * capacity(3) + math.log2(200) / 2)
-    for snr_db, bits_a_pixel in ((-5, 0.0016), (0, 0.0041), (1, 0.0049), (5, 0.0088), (10, 0.0149), (15, 0.0218), (20, 0.0290)):
+    for snr_db, bits_a_pixel in (
+        (-5, 0.0016),
+        (0, 0.0041),
+        (1, 0.0049),
+        (5, 0.0088),
+        (10, 0.0149),
+        (15, 0.0218),
+        (20, 0.0290),
+    ):
         assert normal_approximation(4608, snr_db, 1e-3) / 2**20 == pytest.approx(bits_a_pixel, abs=1e-4)
     assert required_snr_db(normal_approximation(1152, 7.0, 0.01), 1152, 0.01) == pytest.approx(7.0, abs=2e-3)
 
@@ -65,10 +97,10 @@ def test_effective_snr():
     assert effective_snr_db(Received(x, torch.ones_like(x), torch.full((2, 1), math.inf))).tolist() == [-math.inf] * 2
 
 
-# No bit is lost
+# Payloads arrive whole or are reported lost
 
 
-def test_crc_is_5gs():
+def test_crc_is_that_of_5g():
     from sionna.phy.fec.crc import CRCEncoder
 
     for data in (b"\x00", b"semcast", *payloads(3, 40)):
@@ -114,34 +146,45 @@ def test_payloads_carry_all_that_fits():
 
 
 @pytest.mark.parametrize("fill", [b"\0", b"\xff", None])
-def test_lost_is_said_never_guessed(fill):
+def test_a_lost_payload_is_reported_and_never_guessed(fill):
     size = plan(200, QPSK_HALF).payload_bytes
     sent = [fill * size] * 20 if fill else payloads(20, size)
     assert deliver(sent, 200, QPSK_HALF, -10.0, seeded(*range(20))) == [None] * 20
     x = encode(sent, 200, QPSK_HALF)
     nothing = Received(torch.zeros_like(x), torch.ones_like(x), torch.full((20, 1), math.inf))
-    assert decode(nothing, QPSK_HALF) == [None] * 20  # a decoder that sees nothing says zeros
+    assert decode(nothing, QPSK_HALF) == [None] * 20  # a decoder without input puts out zeros
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k, mcs, snr_db", [(300, QPSK_HALF, 1.3), (4000, Mcs("64qam", Fraction(3, 4)), 15.1)])
-def test_rounds_of_the_decoder_lose_what_one_long_round_loses(monkeypatch, k, mcs, snr_db):
+def test_decoding_in_rounds_loses_the_same_payloads_as_decoding_at_once(monkeypatch, k, mcs, snr_db):
     sent = payloads(24, plan(k, mcs).payload_bytes)
     received = find_channel("awgn")(encode(sent, k, mcs), snr_db, seeded(*range(24)))
     arrived = decode(received, mcs)
-    monkeypatch.setattr(digital, "ROUNDS", (sum(digital.ROUNDS),))
-    assert sum(digital.ROUNDS) == 20 and decode(received, mcs) == arrived
+    monkeypatch.setattr(ldpc, "ROUNDS", (sum(ldpc.ROUNDS),))
+    assert sum(ldpc.ROUNDS) == 20 and decode(received, mcs) == arrived
     assert 0 < arrived.count(None) < 24 and all(ours in (None, theirs) for ours, theirs in zip(arrived, sent))
 
 
-def test_the_digital_link_crosses_every_channel():
+def test_payloads_arrive_or_are_lost_on_every_channel():
     size = plan(1152, QPSK_HALF).payload_bytes
     sent = payloads(3, size)
-    for channel in ("rayleigh-fast", "rician", "erasure", "burst-erasure", "packet-erasure", "impulsive", "middleton", "clipping", "tdl-a"):
+    for channel in (
+        "rayleigh-fast",
+        "rician",
+        "erasure",
+        "burst-erasure",
+        "packet-erasure",
+        "impulsive",
+        "middleton",
+        "clipping",
+        "tdl-a",
+    ):
         arrived = deliver(sent, 1152, QPSK_HALF, 12.0, seeded(*range(3)), channel)
         assert [a for a in arrived if a is not None] and all(a in (None, s) for a, s in zip(arrived, sent)), channel
 
 
-def test_a_payloads_fate_does_not_depend_on_its_batch():
+def test_whether_a_payload_arrives_does_not_depend_on_its_batch():
     sent = payloads(6, plan(1152, QPSK_HALF).payload_bytes)
     together = deliver(sent, 1152, QPSK_HALF, 1.25, seeded(*range(6)))
     assert [deliver([s], 1152, QPSK_HALF, 1.25, seeded(i))[0] for i, s in enumerate(sent)] == together
@@ -151,7 +194,7 @@ def test_a_payloads_fate_does_not_depend_on_its_batch():
 
 
 @pytest.mark.parametrize("modulation", BITS)
-def test_demapper_is_sionnas(modulation):
+def test_demapper_agrees_with_sionna(modulation):
     from sionna.phy.mapping import Demapper
 
     y, noise_var = gaussian(2, 60), torch.rand(2, 60, generator=seeded(1)[0]) + 0.05
@@ -176,7 +219,7 @@ def test_block_error_rate_is_the_published_one(snr_db, published, of):
 
 def test_a_second_decoder_agrees():
     """Belief propagation of the package `ldpc` on the same parity-check matrix and the same noise."""
-    ldpc = pytest.importorskip("ldpc")
+    package = pytest.importorskip("ldpc")
     encoder, _ = code(1024, 1024, "qpsk")
     count, size = 60, plan(1024, QPSK_HALF).payload_bytes
     sent = payloads(count, size)
@@ -184,17 +227,18 @@ def test_a_second_decoder_agrees():
     ours = decode(received, QPSK_HALF)
     llr = demap(received.y, received.noise_var.expand(-1, 1024), "qpsk").double().numpy()
     llr = llr[:, encoder.out_int_inv.long().numpy()]  # undo the bit interleaver
-    on_air = np.r_[0 : encoder.k, encoder.k_ldpc : encoder.n_ldpc][2 * encoder.z :][: encoder.n]  # the first 2 Z are punctured
+    without_filler = np.r_[0 : encoder.k, encoder.k_ldpc : encoder.n_ldpc]
+    on_air = without_filler[2 * encoder.z :][: encoder.n]  # the first 2 Z are punctured
     full = np.zeros((count, encoder.n_ldpc))
     full[:, encoder.k : encoder.k_ldpc] = -30.0  # filler bits are 0
     full[:, on_air] = llr
-    decoder = ldpc.BpDecoder(encoder.pcm, error_rate=0.1, max_iter=20, bp_method="product_sum")
+    decoder = package.BpDecoder(encoder.pcm, error_rate=0.1, max_iter=20, bp_method="product_sum")
     theirs = []
     for row in full:
         guess = (row > 0).astype(np.uint8)
         decoder.update_channel_probs(1 / (1 + np.exp(np.abs(row))))
         guess ^= decoder.decode((encoder.pcm @ guess % 2).astype(np.uint8))
-        block = (np.packbits(guess[: 8 * size + 24]) ^ digital.scrambler(size + 3)).tobytes()
+        block = (np.packbits(guess[: 8 * size + 24]) ^ ldpc.scrambler(size + 3)).tobytes()
         theirs.append(block[:size] if crc24(block[:size]) == int.from_bytes(block[size:], "big") else None)
     assert all(b in (None, s) for b, s in zip(theirs, sent))
     assert 1 <= theirs.count(None) <= 20
@@ -204,30 +248,31 @@ def test_a_second_decoder_agrees():
 # Link adaptation
 
 
-def test_thresholds_lie_between_theory_and_common_sense_and_rise_with_the_payload():
+def test_thresholds_rise_with_the_payload_and_lie_0_5_to_3_db_above_the_bound():
     at = [threshold_db(1152, mcs) for mcs in TABLE]
     assert at == sorted(at)
     for mcs, snr_db in zip(TABLE, at):
-        gap = snr_db - digital.bound_db(1152, mcs, 0.01)
+        gap = snr_db - ldpc.bound_db(1152, mcs, 0.01)
         assert 0.5 < gap < 3, mcs  # 5G's LDPC and QAM against Gaussian symbols and the best code of this length
 
 
 def test_every_scheme_has_a_measured_curve_down_to_one_percent():
     for mcs in TABLE:
-        points = digital.measured(mcs)[1152]
-        assert min(lost / blocks for _, blocks, lost in points) <= 0.01 and max(lost / blocks for _, blocks, lost in points) > 0.3
+        points = ldpc.measured(mcs)[1152]
+        shares = [lost / blocks for _, blocks, lost in points]
+        assert min(shares) <= 0.01 and max(shares) > 0.3
         assert points[0][0] - 0.5 < threshold_db(1152, mcs) <= points[-1][0] + 0.25
 
 
-def test_a_length_that_was_not_measured_is_placed_on_the_safe_side(monkeypatch):
+def test_the_threshold_of_a_length_that_was_not_measured_errs_on_the_safe_side(monkeypatch):
     measured_db = threshold_db(4608, QPSK_HALF)
-    curves = {1152: digital.measured(QPSK_HALF)[1152]}
-    monkeypatch.setattr(digital, "measured", lambda mcs: curves)
+    curves = {1152: ldpc.measured(QPSK_HALF)[1152]}
+    monkeypatch.setattr(ldpc, "measured", lambda mcs: curves)
     predicted_db = threshold_db.__wrapped__(4608, QPSK_HALF)
     assert -0.05 < predicted_db - measured_db < 0.2
 
 
-def test_choose_carries_more_the_better_the_channel():
+def test_choose_carries_more_over_a_better_channel():
     for k in (72, 288, 1152, 2000, 4608):
         sizes = [plan(k, mcs).payload_bytes if (mcs := choose(k, snr_db)) else 0 for snr_db in range(-10, 31)]
         assert sizes[0] == 0 and sizes == sorted(sizes) and sizes[-1] == plan(k, TABLE[-1]).payload_bytes
@@ -236,7 +281,7 @@ def test_choose_carries_more_the_better_the_channel():
     assert choose(1152, 10.0) == Mcs("16qam", Fraction(2, 3)) and choose(1152, -5.0) is None and choose(4, 60.0) is None
 
 
-def test_what_is_chosen_arrives():
+def test_one_percent_is_lost_at_the_threshold():
     """16-QAM 1/2 at its threshold: 1 % of 60 blocks are lost, so more than 4 are with a probability of 0.0003."""
     mcs = Mcs("16qam", Fraction(1, 2))
     sent = payloads(60, plan(1152, mcs).payload_bytes, seed=5)
@@ -244,12 +289,15 @@ def test_what_is_chosen_arrives():
     assert sum(a is None for a in arrived) <= 4
 
 
-def test_crossing_finds_a_known_curve():
-    points = [(snr_db, 10_000, round(10_000 / (1 + math.exp(8 * (snr_db - 3))))) for snr_db in (2.5, 2.75, 3.0, 3.25, 3.5, 3.75)]
+def test_crossing_db_of_a_known_curve():
+    points = [
+        (snr_db, 10_000, round(10_000 / (1 + math.exp(8 * (snr_db - 3)))))
+        for snr_db in (2.5, 2.75, 3.0, 3.25, 3.5, 3.75)
+    ]
     assert crossing_db(points, 0.01) == pytest.approx(3 + math.log(99) / 8, abs=0.01)
 
 
-def test_the_curves_say_how_they_were_measured():
-    record = json.loads(digital.CURVES.read_text())
+def test_the_curves_record_how_they_were_measured():
+    record = json.loads(ldpc.CURVES.read_text())
     assert record["commit"] and record["machine"]["torch"]
     assert all(0 <= row["lost"] <= row["blocks"] and row["blocks"] >= 50 for row in record["rows"])

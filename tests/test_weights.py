@@ -1,0 +1,100 @@
+"""Weights in 8 bits: what the storage keeps, what it costs, and frames that earlier weights sent."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_cascade
+from PIL import Image
+
+from semcast import Link, load_model, read_image
+from semcast.cascade.checkpoint import encoder_id, load_cascade, save_model
+from semcast.cascade.eight_bit import SCALE, compressed, expanded
+from semcast.cascade.models import WEIGHTS, count_parameters
+from semcast.errors import InputError
+from semcast.files import load_tensors, save_tensors
+from semcast.images import PHOTO, to_pixels
+
+FRAMES = Path(__file__).parent / "frames"  # sent by protocol 3 with the encoder dc0d: 0.1.0's weights, in bfloat16
+
+
+def test_each_number_is_kept_within_half_a_step_of_its_row():
+    g = torch.Generator().manual_seed(0)
+    matrix = torch.randn(40, 3, 5, 5, generator=g) * 10 ** torch.linspace(-6, 3, 40).view(-1, 1, 1, 1)
+    matrix[7] = 0
+    stored = compressed({"w": matrix, "b": torch.randn(40, generator=g), "n": torch.tensor(3)})
+    assert stored["w"].dtype == torch.int8 and stored["w" + SCALE].shape == (40,)
+    back = expanded(stored)
+    assert back.keys() == {"w", "b", "n"} and torch.equal(back["n"], torch.tensor(3))
+    error, step = (back["w"] - matrix).abs().flatten(1).amax(1), matrix.abs().flatten(1).amax(1) / 127
+    assert (error <= 0.5001 * step).all() and (back["w"][7] == 0).all()
+    assert torch.equal(expanded(compressed(back))["w"], back["w"])  # storing again loses nothing
+
+
+def test_a_model_in_8_bits_loads_as_any_other(tmp_path):
+    cascade = tiny_cascade()
+    save_model(cascade, tmp_path / "eight", torch.int8)
+    save_model(cascade, tmp_path / "full")
+    loaded = load_cascade(tmp_path / "eight")
+    assert loaded.config == cascade.config
+    assert count_parameters(tmp_path / "eight") == count_parameters(tmp_path / "full")
+    for key, tensor in cascade.state_dict().items():
+        assert torch.allclose(loaded.state_dict()[key].float(), tensor.float(), atol=float(tensor.abs().max()) / 250)
+    sizes = [sum(p.stat().st_size for p in (tmp_path / f).glob("*.safetensors")) for f in ("eight", "full")]
+    assert sizes[0] < 0.5 * sizes[1]  # tiny networks are mostly vectors and file heads
+
+
+def test_damaged_scales_are_refused_in_one_line(cli, tmp_path):
+    save_model(tiny_cascade(), tmp_path, torch.int8)
+    tensors = load_tensors(tmp_path / "stage_b.safetensors")
+    name = next(key for key in tensors if key.endswith(SCALE))
+    save_tensors(tensors | {name: tensors[name][:-1]}, tmp_path / "stage_b.safetensors")
+    code, out, err = cli("run", PHOTO, "--snr", 10, "--model", tmp_path, "--out", tmp_path / "out")
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "stage_b.safetensors" in err
+
+
+def test_what_ships_is_small_and_in_8_bits():
+    files = list((WEIGHTS / "small").glob("*.safetensors"))
+    package = sum(p.stat().st_size for p in WEIGHTS.parent.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    assert package <= 20 * 2**20 and len(files) == 3
+    for file in files:
+        kinds = {t.dtype for t in load_tensors(file).values() if t.squeeze().ndim >= 2}
+        assert kinds == {torch.int8}, file.name
+
+
+@pytest.mark.parametrize("name", ["sent", "arrived", "packet", "qam"])
+def test_frames_of_the_weights_in_bfloat16_are_still_received(name, cli, tmp_path):
+    """Within 1 of 255 on average of what those weights received (2 steps, float32)."""
+    out = tmp_path / "out.png"
+    assert cli("receive", FRAMES / f"{name}.sem", "-o", out, "--steps", 2, "--dtype", "float32")[0] == 0
+    seen, before = (np.asarray(Image.open(path), dtype=float) for path in (out, FRAMES / f"{name}.png"))
+    assert seen.shape == before.shape == (128, 192, 3)
+    assert np.abs(seen - before).mean() < 1
+
+
+def test_a_frame_of_an_unknown_encoder_is_refused():
+    link = Link(load_model("small"))
+    sent = link.send(read_image(PHOTO))
+    assert sent.header.encoder_id == encoder_id(link.cascade.encoder) == link.encoder_id
+    with pytest.raises(InputError, match="was sent with encoder beef, model 'small' has encoder"):
+        link.receive(link.propagate(sent.content, 10), replace(sent.header, encoder_id=0xBEEF))
+
+
+def test_a_model_is_stored_as_it_ships_by_one_command(tmp_path):
+    """benchmarks/store.py: the same weights keep their figures, new ones do not."""
+    save_model(tiny_cascade(), tmp_path / "trained")
+    program = [sys.executable, str(Path(__file__).parents[1] / "benchmarks" / "store.py"), str(tmp_path / "trained")]
+    same, new = tmp_path / "same", tmp_path / "new"
+    subprocess.run([*program, str(same), "--same"], check=True, capture_output=True)
+    subprocess.run([*program, str(new), "--understands", "dc0d"], check=True, capture_output=True)
+    old = f"{encoder_id(load_cascade(tmp_path / 'trained').encoder):04x}"
+    assert load_cascade(same).config.understands == (old,) and load_cascade(new).config.understands == ("dc0d",)
+    assert load_cascade(same).config.same_as and not load_cascade(new).config.same_as
+    image = read_image(PHOTO)[..., :128, :128]
+    trained, stored = (Link(load_cascade(folder)) for folder in (tmp_path / "trained", same))
+    sent = trained.send(image)
+    assert to_pixels(stored.receive(trained.propagate(sent.content, 10), sent.header, 1)).shape == (128, 128, 3)
