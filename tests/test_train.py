@@ -456,3 +456,10 @@ def test_the_grid_loss_is_the_deviation_of_what_repeats_every_8_pixels(photos):
     assert found == pytest.approx(0.05 / 2**0.5, rel=0.15)  # what repeats every 4 pixels repeats every 8
     assert losses.grid_loss(grey + waves(6)).item() < 0.002
     assert losses.grid_loss(truth + waves(4)) > 3 * losses.grid_loss(truth)
+
+
+@pytest.mark.parametrize("phase", ["joint", "decode"])
+def test_a_trained_model_claims_neither_the_figures_nor_the_encoder_of_its_start(phase):
+    start = tiny_cascade(same_as="7b7a116ca5bd6cdb", understands=("dc0d",))
+    trained = training.make_state(start, config(phase), "cpu").cascade.config
+    assert trained.same_as == "" and trained.understands == (() if phase == "joint" else ("dc0d",))

@@ -170,6 +170,8 @@ def make_state(cascade: Cascade, config: TrainConfig, device: str) -> State:
     """Adapt the model to the phase, place it on the device and make an optimiser for the networks that it trains."""
     if config.fading + config.erasures:
         cascade = with_noise_map(cascade)
+    understands = () if "encoder" in PHASES[config.phase].learns else cascade.config.understands
+    cascade.config = replace(cascade.config, same_as="", understands=understands)  # other weights from now on
     if config.prediction:
         cascade.config = replace(cascade.config, prediction=config.prediction)
     if config.factor_min == config.factor_max:
