@@ -1,12 +1,14 @@
 """Our networks against torchvision's encoder and diffusers' Stage A and Stage B; exact ways to compute them faster."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import tiny_cascade
 
-from semcast.cascade.config import StageAConfig, StageBConfig
+from semcast.cascade.config import StageAConfig
 from semcast.cascade.encoder import Encoder
 from semcast.cascade.loading import load_model
 from semcast.cascade.stage_a import StageA
@@ -14,18 +16,10 @@ from semcast.cascade.stage_b import StageB
 from semcast.demo import PHOTO
 from semcast.images import read_image
 
-diffusers = pytest.importorskip("diffusers", reason="parity needs the [dev] extra")
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from diffusers_peers import TINY_B, diffusers_stage_a, diffusers_stage_b, stage_b_keys_to_diffusers  # noqa: E402
 
-TINY_B = StageBConfig(
-    hidden=(16, 24, 32, 32),
-    heads=(0, 0, 4, 2),
-    down_blocks=(1, 2, 2, 1),
-    up_blocks=(2, 1, 2, 1),
-    up_repeats=(1, 2, 3, 2),
-    time_channels=16,
-    cond_channels=24,
-    text_channels=20,
-)
+diffusers = pytest.importorskip("diffusers", reason="parity needs the [dev] extra")
 
 
 def randomise(module: torch.nn.Module, seed: int) -> None:
@@ -43,53 +37,6 @@ def randomise(module: torch.nn.Module, seed: int) -> None:
                 tensor.copy_(tensor.abs() + 0.5)
 
 
-def diffusers_stage_b(config: StageBConfig):
-    from diffusers.models.unets.unet_stable_cascade import StableCascadeUNet
-
-    kinds = {"C": "SDCascadeResBlock", "T": "SDCascadeTimestepBlock", "A": "SDCascadeAttnBlock"}
-    levels = len(config.hidden)
-    return StableCascadeUNet(
-        in_channels=config.latent_channels,
-        out_channels=config.latent_channels,
-        timestep_ratio_embedding_dim=config.time_channels,
-        patch_size=2,
-        conditioning_dim=config.cond_channels,
-        block_out_channels=config.hidden,
-        num_attention_heads=config.heads,
-        down_num_layers_per_block=config.down_blocks,
-        up_num_layers_per_block=config.up_blocks[::-1],
-        down_blocks_repeat_mappers=(1,) * levels,
-        up_blocks_repeat_mappers=config.up_repeats[::-1],
-        block_types_per_layer=[[kinds[k] for k in level] for level in config.blocks],
-        clip_text_pooled_in_channels=config.text_channels,
-        clip_text_in_channels=None,
-        clip_image_in_channels=None,
-        clip_seq=config.text_tokens,
-        effnet_in_channels=config.code_channels,
-        pixel_mapper_in_channels=3,
-        kernel_size=3,
-        dropout=config.dropout,
-        self_attn=True,
-        timestep_conditioning_type=("sca",),
-        switch_level=None,
-    )
-
-
-def stage_b_keys_to_diffusers(state: dict) -> dict:
-    out = {}
-    for key, value in state.items():
-        key = key.replace("clip_mapper.", "clip_txt_pooled_mapper.").replace(
-            "attention.attn.out_proj", "attention.to_out.0"
-        )
-        if ".attention.attn.in_proj_" in key:
-            prefix, kind = key.split("attention.attn.in_proj_")
-            for name, part in zip("qkv", value.chunk(3)):
-                out[f"{prefix}attention.to_{name}.{kind}"] = part
-        else:
-            out[key] = value
-    return out
-
-
 @pytest.mark.parametrize("latent, z_size", [((32, 32), (6, 6)), ((24, 40), (5, 9)), ((22, 26), (3, 7))])
 def test_stage_b_equals_diffusers(latent, z_size):
     ours, theirs = StageB(TINY_B).eval(), diffusers_stage_b(TINY_B).eval()
@@ -101,27 +48,6 @@ def test_stage_b_equals_diffusers(latent, z_size):
     with torch.no_grad():
         expected = theirs(sample=x, timestep_ratio=r, clip_text_pooled=text, effnet=z).sample
         assert (ours(x, r, z, text=text) - expected).abs().max() <= 1e-5 * expected.abs().max().clamp_min(1)
-
-
-def diffusers_stage_a(ours: StageA):
-    """diffusers' PaellaVQModel with our weights, and with our fine width, which may differ from half the coarse one."""
-    from diffusers.pipelines.deprecated.wuerstchen import modeling_paella_vq_model as paella
-
-    fine, coarse = ours.config.hidden
-    options = dict(bottleneck_blocks=ours.config.bottleneck_blocks, num_vq_embeddings=max(ours.config.codebook_size, 1))
-    theirs = paella.PaellaVQModel(embed_dim=coarse, latent_channels=ours.config.latent_channels, **options)
-    if fine != coarse // 2:
-        theirs.in_block[1] = torch.nn.Conv2d(12, fine, 1)
-        theirs.down_blocks[0] = paella.MixingResidualBlock(fine, 4 * fine)
-        theirs.down_blocks[1] = torch.nn.Conv2d(fine, coarse, 4, stride=2, padding=1)
-        theirs.up_blocks[-2] = torch.nn.ConvTranspose2d(coarse, fine, 4, stride=2, padding=1)
-        theirs.up_blocks[-1] = paella.MixingResidualBlock(fine, 4 * fine)
-        theirs.out_block[0] = torch.nn.Conv2d(fine, 12, 1)
-    state = {k.replace("vquantizer.codebook", "vquantizer.embedding"): v for k, v in ours.state_dict().items()}
-    if not ours.config.codebook_size:
-        state["vquantizer.embedding.weight"] = theirs.vquantizer.embedding.weight
-    theirs.load_state_dict(state)  # strict: all keys, both ways
-    return theirs.eval()
 
 
 @pytest.mark.parametrize("size", [(32, 48), (64, 64)])
