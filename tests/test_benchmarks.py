@@ -278,7 +278,10 @@ def test_a_record_gives_back_its_rows_and_merging_keeps_what_was_not_measured():
     new = records.record(
         [row | {"system_version": "2", "lpips": 9.0} for row in rows if row["system"] == "a"], "e", "later"
     )
+    new["versions"]["torch"] = "3"
     merged = records.merged(record, new)
+    assert merged["versions"] == {"torch": "2, 3"}  # the rows kept were measured with the other
+    assert records.merged(new, new)["versions"] == {"torch": "3"}
     assert merged["systems"] == {"b": "1", "a": "2"} and merged["command"] == "later"
     by = {name: {r["lpips"] for r in records.rows_of(merged) if r["system"] == name} for name in "ab"}
     assert by == {"a": {9.0}, "b": {0.1, 1.0}}

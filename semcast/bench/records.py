@@ -48,12 +48,15 @@ def record(rows: list[dict], experiment: str, command: str) -> dict:
 
 
 def merged(old: dict, new: dict) -> dict:
-    """`new`, with the rows of `old` whose systems `new` did not measure."""
+    """`new`, with the rows of `old` whose systems `new` did not measure; `versions` then names both packages' versions."""
     rows = [row for row in rows_of(old) if row["system"] not in new["systems"]] + rows_of(new)
     fields = [*old["fields"], *(field for field in new["fields"] if field not in old["fields"])]
     joined = {name: sorted({*old[name], *new[name]}) for name in ("commits", "cpus")}
     systems = {name: version for name, version in old["systems"].items() if name not in new["systems"]} | new["systems"]
-    return {**new, **joined, "systems": systems, **packed(rows, fields)}
+    kept = old["versions"] if len(rows) > len(new["rows"]) else {}
+    both = lambda was, now: now if was == now else ", ".join(dict.fromkeys([*str(was).split(", "), str(now)]))
+    versions = {name: both(kept.get(name, now), now) for name, now in new["versions"].items()}
+    return {**new, **joined, "versions": versions, "systems": systems, **packed(rows, fields)}
 
 
 def packed(rows: list[dict], fields: list[str]) -> dict:

@@ -24,7 +24,7 @@ import torch
 from filelock import FileLock, Timeout  # a dependency of torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, require
 from ..files import load_tensors, save_tensors, write_text
 from .checkpoint import NETWORKS, save_config
 from .config import ModelConfig
@@ -162,11 +162,10 @@ def is_here(folder: Path, decoder: str | None, revision: str | None) -> bool:
 
 def download(name: str, revision: str | None, decoder: str | None, folder: Path, say: Say) -> Files:
     """Download the model's files from the hub into `folder`.partial."""
-    try:
-        from huggingface_hub import HfApi, hf_hub_url
-        from huggingface_hub.utils import RevisionNotFoundError, build_hf_headers
-    except ImportError:
-        raise InputError("fetching needs the package huggingface_hub: pip install 'semcast[hub]'") from None
+    require("fetching", "huggingface_hub")
+    from huggingface_hub import HfApi, hf_hub_url
+    from huggingface_hub.utils import RevisionNotFoundError, build_hf_headers
+
     endpoint = os.environ.get("HF_ENDPOINT") or None
     wanted = {part: (REPO, file) for part, file in FILES[name].items()}
     if decoder:

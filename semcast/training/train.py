@@ -28,7 +28,7 @@ from tqdm import tqdm
 from ..cascade.checkpoint import fingerprint, save_model
 from ..cascade.model import Cascade
 from ..cascade.stage_b import StageB
-from ..errors import InputError
+from ..errors import InputError, require
 from ..images import to_pixels, write_png
 from ..link import Link
 from ..metrics.lpips import LPIPS
@@ -215,10 +215,9 @@ def make_optimiser(parameters: Mapping[str, Tensor], config: TrainConfig) -> tor
     settings = {"lr": config.lr, "betas": (0.9, config.beta2), "weight_decay": config.weight_decay}
     if config.optimiser == "adamw":
         return torch.optim.AdamW(parameters.values(), fused=True, **settings)
-    try:
-        from bitsandbytes.optim.adamw import AdamW8bit
-    except ImportError:
-        raise InputError("optimiser adamw8bit needs bitsandbytes; pip install 'semcast[train]'") from None
+    require("optimiser adamw8bit", "bitsandbytes")
+    from bitsandbytes.optim.adamw import AdamW8bit
+
     return AdamW8bit(parameters.values(), **settings)
 
 
