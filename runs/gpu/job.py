@@ -14,6 +14,7 @@ import math
 import os
 import random
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -456,8 +457,9 @@ def main():
         from semcast.cascade.checkpoint import save_model
 
         best.load_state_dict({**best.state_dict(), **flat.averages()})
-        save_model(best, Path("/tmp/job_model"), torch.bfloat16)
-        os.system(f"cd /tmp && tar cf - job_model | split -d -b 15M - {os.path.abspath(args.out)}/model.tar.")
+        with tempfile.TemporaryDirectory() as scratch:
+            save_model(best, Path(scratch, "job_model"), torch.bfloat16)
+            os.system(f"tar -C {scratch} -cf - job_model | split -d -b 15M - {os.path.abspath(args.out)}/model.tar.")
 
     def refit(batches):
         """Fit Stage B's last layer to the latents of the new Stage A by least squares, on features it has already."""
