@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test check lint docs clean
+.PHONY: demo test check light lint docs clean
 
 demo: .venv/package      # the bundled photo over 20, 10, 5 and 1 dB: out/demo.png
 	$(BIN)/semcast demo --out out
@@ -11,8 +11,15 @@ demo: .venv/package      # the bundled photo over 20, 10, 5 and 1 dB: out/demo.p
 test: .venv/developer    # minutes
 	$(PYTEST) -m "not slow"
 
-check: lint docs         # everything CI looks at
+check: lint docs light   # everything CI looks at
 	$(PYTEST)
+
+light:                   # the package alone, without torch, in an environment of its own
+	rm -rf .venv-light
+	$(PYTHON) -m venv .venv-light
+	.venv-light/bin/pip install --quiet --disable-pip-version-check .
+	.venv-light/bin/python tests/light.py
+	rm -rf .venv-light
 
 lint: .venv/developer
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python
@@ -21,7 +28,7 @@ docs: .venv/developer    # out/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .venv/package: pyproject.toml
-	@echo "Setting up .venv: torch is large, this takes a minute or two ..."
+	@echo "Setting up .venv ..."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --editable .
 	touch $@
@@ -33,4 +40,4 @@ docs: .venv/developer    # out/site/index.html
 	touch $@ .venv/package
 
 clean:
-	rm -rf .venv out build *.egg-info
+	rm -rf .venv .venv-light out build *.egg-info

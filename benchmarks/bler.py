@@ -20,7 +20,8 @@ from semcast.bench.cost import cpu_name
 from semcast.bench.records import one_row_a_line
 from semcast.bench.versions import commit
 from semcast.files import write_text
-from semcast.modulation.ldpc import BITS, CURVES, TABLE, Mcs, bound_db, deliver, plan
+from semcast.modulation.ldpc import deliver
+from semcast.modulation.mcs import BITS, CURVES, TABLE, Mcs, bound_db, plan
 from semcast.randomness import stream
 
 STEP_DB = 0.25  # grid of SNRs

@@ -2,13 +2,14 @@
 
 import statistics
 import time
+from typing import Any
 
 import torch
 
-from semcast.device import has_bf16
+from semcast.cascade.device import has_bf16
 
 
-def medians(calls: dict, runs: int, device: str, results: dict | None = None) -> dict[str, float]:
+def medians(calls: dict, runs: int, device: str, results: dict | None = None) -> dict[Any, float]:
     """Milliseconds of each call, taken in turn, after one round of warm-up."""
     times = {key: [] for key in calls}
     for run in range(runs + 1):

@@ -11,7 +11,7 @@ from PIL import Image
 from scripts import read_pictures, script, summary
 from tqdm import tqdm
 
-from semcast.cascade.loading import load_model
+from semcast.cascade.engine import load_model
 from semcast.demo import contact_sheet
 from semcast.files import write_bytes
 from semcast.images import to_pixels

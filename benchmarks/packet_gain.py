@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 from scripts import command_line, read_pictures, script, summary
-from torch import Tensor
 from tqdm import tqdm
 
 from semcast.bench.records import one_row_a_line
 from semcast.bench.versions import commit
-from semcast.cascade.checkpoint import fingerprint
 from semcast.cascade.config import LATENT_CHANNELS, NETWORKS
-from semcast.cascade.loading import load_model
+from semcast.cascade.engine import load_model
+from semcast.cascade.fingerprint import fingerprint
+from semcast.cascade.models import find_model
+from semcast.cascade.onnx_engine import load_weights
 from semcast.files import write_text
 from semcast.header import VERSION
 from semcast.link import Link
@@ -46,11 +47,13 @@ def main() -> None:
     args = p.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     link, rows = Link(load_model(args.model)), []
-    digital = Digital(link.cascade)
+    folder = find_model(args.model).folder
+    assert folder is not None
+    digital = Digital(link.engine)
     names, pictures = read_pictures(args.data, args.crop, args.limit)
     for name, read in zip(names, tqdm(pictures, unit="picture")):
         header, x = link.send(read())
-        assert isinstance(x, Tensor)
+        assert isinstance(x, np.ndarray)
         for transforms, (klt, packet.SMOOTH) in TRANSFORMS.items():
             packet.groups.cache_clear()
             numbers = packet.transform(x, header.latent_shape, digital.basis if klt else np.eye(LATENT_CHANNELS))
@@ -58,7 +61,7 @@ def main() -> None:
     record = {
         "schema": 1,
         "command": command_line(),
-        "networks": {name: fingerprint(getattr(link.cascade, name))[:8] for name in NETWORKS},
+        "networks": {name: fingerprint(load_weights(folder, name))[:8] for name in NETWORKS},
         "frame_version": VERSION,  # of packets
         "commit": commit(),
         "error_db": ERROR_DB,

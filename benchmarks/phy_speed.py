@@ -13,15 +13,17 @@ import statistics
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from scripts import summary
-from torch import Generator
 
 from semcast.bench.cost import cpu_name
 from semcast.bench.versions import commit
 from semcast.channels.catalogue import find_channel
 from semcast.files import write_text
-from semcast.modulation import ldpc as digital
+from semcast.modulation import ldpc
+from semcast.modulation import mcs as schemes
+from semcast.randomness import seeded
 
 USES = 1152  # of a 512x512 picture
 SCHEMES = ("qpsk 1/2", "16qam 1/2", "64qam 3/4", "256qam 5/6")
@@ -36,7 +38,7 @@ def main() -> None:
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    table = {str(mcs): mcs for mcs in digital.TABLE}
+    table = {str(mcs): mcs for mcs in schemes.TABLE}
     record = {
         "schema": 1,
         "decoder": [decoder(table[name], args.batch, args.runs) for name in SCHEMES],
@@ -49,16 +51,14 @@ def main() -> None:
     print(json.dumps(record))
 
 
-def decoder(mcs: digital.Mcs, batch: int, runs: int) -> dict:
+def decoder(mcs: schemes.Mcs, batch: int, runs: int) -> dict:
     """At the SNR where one block in a hundred is lost."""
-    size = digital.plan(USES, mcs).payload_bytes
-    payloads = [
-        torch.randint(256, (size,), generator=seeded(i), dtype=torch.uint8).numpy().tobytes() for i in range(batch)
-    ]
-    snr_db = digital.threshold_db(USES, mcs)
-    received = find_channel("awgn")(digital.encode(payloads, USES, mcs), snr_db, [seeded(i) for i in range(batch)])
-    seconds = median_time(lambda: digital.decode(received, mcs), runs)
-    lost = sum(block is None for block in digital.decode(received, mcs))
+    size = schemes.plan(USES, mcs).payload_bytes
+    payloads = [seeded(i).bytes(size) for i in range(batch)]
+    snr_db = schemes.threshold_db(USES, mcs)
+    received = find_channel("awgn")(ldpc.encode(payloads, USES, mcs), snr_db, [seeded(i) for i in range(batch)])
+    seconds = median_time(lambda: ldpc.decode(received, mcs), runs)
+    lost = sum(block is None for block in ldpc.decode(received, mcs))
     return {
         "scheme": str(mcs),
         "snr_db": round(snr_db, 2),
@@ -68,7 +68,7 @@ def decoder(mcs: digital.Mcs, batch: int, runs: int) -> dict:
 
 
 def ofdm(batch: int, runs: int) -> dict:
-    x = torch.randn(batch, USES, dtype=torch.complex64, generator=seeded(0))
+    x = seeded(0).standard_normal((batch, USES, 2), np.float32).view(np.complex64)[..., 0]
     channel, generators = find_channel("tdl-c"), [seeded(i) for i in range(batch)]
     seconds = median_time(lambda: channel(x, 10.0, generators, estimation="ls"), runs)
     return {"channel": "tdl-c", "estimation": "ls", "ms_per_picture": round(1e3 * seconds / batch, 3)}
@@ -82,10 +82,6 @@ def median_time(run, runs: int) -> float:
         run()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
-
-
-def seeded(seed: int) -> Generator:
-    return Generator().manual_seed(seed)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 from semcast.bench.pictures import centre_crop
-from semcast.device import keep_freed_memory
+from semcast.cascade.device import keep_freed_memory
 from semcast.errors import InputError
-from semcast.images import to_tensor
+from semcast.images import to_image
 from semcast.training.data import Photos
 
 
@@ -33,7 +33,7 @@ def read_pictures(sources: list[Path], side: int | None, limit: int | None = Non
     names = [name for name, *_ in photos.items[:limit]]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"two pictures are called {twice[0]}; measure their folders one after the other")
-    read = lambda index: to_tensor(centre_crop(photos.read(index), side, names[index]))
+    read = lambda index: to_image(centre_crop(photos.read(index), side, names[index]))
     return names, [lambda index=index: read(index) for index in range(len(names))]
 
 

@@ -1,22 +1,26 @@
-"""Time the link, and our Stage B and Stage A beside diffusers' classes on the same weights, in one run.
+"""Time the link on each engine, and our Stage B and Stage A beside diffusers' classes on the same weights, in one run.
 
     python benchmarks/speed.py --out benchmarks/results/speed.json     `small`; on a GPU the official size too
     python benchmarks/speed.py --official --tiny                       the GPU part, rehearsed on a CPU with tiny widths
 
-Times are medians after a warm-up, alternating ours and theirs. Peak memory is that of a fresh process that loads the
-model and passes one picture (CPU), or what torch allocated (GPU). The last line of stdout is one JSON object.
+Times are medians after a warm-up, all engines in turn. Peak memory is that of a fresh process that loads the model and
+passes one picture (CPU), or what torch allocated (GPU). The last line of stdout is one JSON object.
 """
 
 import argparse
+import importlib.metadata
 import json
+import os
 import platform
 import resource
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from clock import matmul_tflops, medians
 from diffusers_peers import TINY_B, diffusers_stage_a, diffusers_stage_b, stage_b_keys_to_diffusers
@@ -25,21 +29,30 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from semcast.bench.cost import cpu_name
 from semcast.bench.versions import commit
-from semcast.cascade.config import STAGE_B_LITE, ModelConfig
-from semcast.cascade.loading import Compiled, compile_networks, load_model
+from semcast.cascade.config import STAGE_B_LITE, ModelConfig, load_config
+from semcast.cascade.denoiser import denoise, prepare
+from semcast.cascade.device import has_bf16
+from semcast.cascade.engine import Engine, load_model
+from semcast.cascade.loading import Compiled, compile_networks, load_torch
 from semcast.cascade.model import Cascade
+from semcast.cascade.models import WEIGHTS
+from semcast.cascade.onnx_engine import OnnxEngine
 from semcast.cascade.stage_a import StageA
 from semcast.cascade.stage_b import StageB
+from semcast.cascade.torch_engine import TorchEngine
 from semcast.demo import PHOTO
-from semcast.device import has_bf16
+from semcast.errors import missing
 from semcast.files import write_text
 from semcast.images import read_image, round_8bit
 from semcast.link import Link
 from semcast.modulation.analog import demodulate
+from semcast.randomness import draw_noise, seeded
 
 SIDES = (512, 1024)
 BATCHES = (1, 8)  # of the official size
 STEPS = 10
+STEP_COUNTS = (1, 2, 10)
+PACKAGES = ("torch", "onnxruntime", "openvino")
 TINY_SIDE = 64
 
 
@@ -56,21 +69,23 @@ def main() -> None:
     p.add_argument("--out", type=Path)
     p.add_argument(
         "--memory",
-        type=int,
-        metavar="SIDE",
+        nargs=2,
+        metavar=("SIDE", "ENGINE"),
         help="print the peak MiB of this process for one picture of that side, and end",
     )
     args = p.parse_args()
     torch.set_num_threads(args.threads)
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)
     if args.memory:
-        pass_one_picture(args.memory)
+        pass_one_picture(int(args.memory[0]), args.memory[1])
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     gpu = torch.cuda.is_available()
-    link = [
-        time_link(side, args.runs) | {"peak_mib": peak_memory(side, args.threads)}
-        for side in ((TINY_SIDE,) if args.tiny else SIDES)
-    ]
+    engines = engines_here(args.threads)
+    link = [row for side in ((TINY_SIDE,) if args.tiny else SIDES) for row in time_link(side, engines, args.runs)]
+    for row in link:
+        peer = row["engine"] == "openvino"
+        row["peak_mib"] = None if peer else peak_memory(row["side"], row["engine"], args.threads)
     side = TINY_SIDE if args.tiny else SIDES[0]
     networks = [
         compare(f"Stage B, {side}x{side}, ten steps", *stage_b_pair(side), args.runs),
@@ -78,11 +93,11 @@ def main() -> None:
     ]
     official = time_official(args.runs, "cuda" if gpu else "cpu", args.tiny) if gpu or args.official else []
     peak = matmul_tflops("cpu")
-    for row in link:
-        row["share_of_peak"] = row["tflops"] / peak
     record = {
-        "schema": 3,
+        "schema": 4,
+        "steps": load_config(WEIGHTS / "small").steps,
         "link": link,
+        "cold_start_s": cold_start_s(args.threads),
         "networks": networks,
         "bf16_gap": bf16_gap() if has_bf16("cpu") else None,
         "official": official,
@@ -95,7 +110,7 @@ def main() -> None:
             "gpu": torch.cuda.get_device_name() if gpu else None,
             "threads": args.threads,
             "python": platform.python_version(),
-            "torch": torch.__version__,
+            **{name: importlib.metadata.version(name) for name in PACKAGES if not missing(name)},
         },
     }
     if args.out:
@@ -103,48 +118,58 @@ def main() -> None:
     for row in link + networks + official:
         print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr)
     speedups = [row["diffusers_fp32_ms"] / (row["ours_bf16_ms"] or row["ours_fp32_ms"]) for row in networks]
-    keys = ("encode_ms", "decode_ms_10", "decode_ms_2")
-    print(json.dumps({k: link[0][k] for k in keys} | {"stage_b_speedup": speedups[0], "stage_a_speedup": speedups[1]}))
+    print(json.dumps(link[0] | {"stage_b_speedup": speedups[0], "stage_a_speedup": speedups[1]}))
 
 
-def time_link(side: int, runs: int) -> dict:
-    """`small` on the CPU, model loaded: encode a random picture, decode it in 10 and in 2 steps, and the parts of that.
-
-    tflop, tflops and share_of_peak are of decoding in 10 steps; convolutions and matrix products are counted.
-    """
-    link = Link(load_model("small"))
-    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    header, x = link.send(image)
-    assert isinstance(x, torch.Tensor)
-    received = link.propagate(x, 10.0)
-    cascade, g = link.cascade, torch.Generator().manual_seed(0)
-    latent = torch.randn(1, cascade.config.stage_a.latent_channels, side // 4, side // 4, generator=g)
-    with torch.inference_mode():
-        z, noise = demodulate(received, header.gain, header.latent_shape, cascade.config.noise_aware)
-        prepared = cascade.prepare(z, noise, latent.shape[-2:])
-    calls = {
-        "encode_ms": lambda: link.send(image),
-        "decode_ms_10": lambda: link.receive(received, header, 10),
-        "decode_ms_2": lambda: link.receive(received, header, 2),
-        "step_ms": torch.inference_mode()(lambda: cascade.denoise(latent, torch.ones(1), prepared)),
-        "stage_a_ms": torch.inference_mode()(lambda: cascade.stage_a.decode(latent.to(cascade.stage_a.dtype))),
-    }
-    row = {"side": side} | medians(calls, runs, "cpu")
-    with FlopCounterMode(display=False) as counter:
-        link.receive(received, header, 10)
-    row["tflop"] = counter.get_total_flops() / 1e12
-    row["tflops"] = row["tflop"] / row["decode_ms_10"] * 1e3
-    return row
+def time_link(side: int, engines: dict[str, Engine], runs: int) -> list[dict]:
+    """`small` on the CPU, model loaded, a row an engine: encode a random picture, decode it, and the parts of that."""
+    image, calls = np.random.default_rng(0).random((1, 3, side, side), np.float32), {}
+    for name, engine in engines.items():
+        link = Link(engine)
+        header, x = link.send(image)
+        assert isinstance(x, np.ndarray)
+        received = link.propagate(x, 10.0)
+        z, noise = demodulate(received, header.gain, header.latent_shape, engine.config.noise_aware)
+        latent = draw_noise(np.empty((1, 4, side // 4, side // 4)), [seeded(0)])
+        condition = prepare(engine, z, noise, latent.shape[-2:])
+        calls[name] = {
+            "encode_ms": partial(link.send, image),
+            **{f"decode_ms_{n}": partial(link.receive, received, header, n) for n in STEP_COUNTS},
+            "step_ms": partial(denoise, engine, latent, np.ones(1), condition),
+            "stage_a_ms": partial(engine.decode, latent),
+        }
+    times = medians({(name, key): call for name, found in calls.items() for key, call in found.items()}, runs, "cpu")
+    return [{"side": side, "engine": name, **{key: times[name, key] for key in calls[name]}} for name in engines]
 
 
-def pass_one_picture(side: int) -> None:
-    link = Link(load_model("small"))
-    link(torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)), 10.0, steps=10)
+def engines_here(threads: int) -> dict[str, Engine]:
+    """The engines of the link, and OpenVINO on the same graphs where it is installed."""
+    folder = WEIGHTS / "small"
+    found: dict[str, Engine] = {"onnx": OnnxEngine(folder), "torch": TorchEngine(load_torch(folder))}
+    if not missing("openvino"):
+        from openvino_peer import OpenVinoEngine
+
+        found["openvino"] = OpenVinoEngine(folder, threads)
+    return found
 
 
-def peak_memory(side: int, threads: int) -> float:
-    """MiB, of a fresh process."""
-    command = [sys.executable, __file__, "--memory", str(side), "--threads", str(threads)]
+def pass_one_picture(side: int, engine: str) -> None:
+    link = Link(load_model("small", engine=engine))
+    link(np.random.default_rng(0).random((1, 3, side, side), np.float32), 10.0)
+
+
+def cold_start_s(threads: int) -> float:
+    """Seconds from the shell's Enter to the picture on disk: the median of five runs of `semcast run`."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "semcast", "run", str(PHOTO), "--snr", "10", "--out", folder]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        call = partial(subprocess.run, command, capture_output=True, check=True, env=environment)
+        return medians({"s": call}, 5, "cpu")["s"] / 1e3
+
+
+def peak_memory(side: int, engine: str, threads: int) -> float:
+    """MiB, of a fresh process that passes one picture at the default steps."""
+    command = [sys.executable, __file__, "--memory", str(side), engine, "--threads", str(threads)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
@@ -186,9 +211,9 @@ def time_official(runs: int, device: str, tiny: bool) -> list[dict]:
             text = torch.zeros(batch, 1, config.stage_b.text_channels, device=device, dtype=torch.bfloat16)
 
             def sample(model, z=z, x=x, t=t, noise=noise):
-                condition, x0 = model.prepare(z, noise, x.shape[-2:]), x
+                condition, x0 = prepare(model, z, noise, x.shape[-2:]), x
                 for _ in range(STEPS):
-                    x0, _ = model.denoise(x, t, condition)
+                    x0, _ = denoise(model, x, t, condition)
                 return model.stage_a.decode(x0.bfloat16())
 
             def their_sample(z=z, x=x, t=t, text=text):
@@ -198,12 +223,12 @@ def time_official(runs: int, device: str, tiny: bool) -> list[dict]:
                     out = their_b(sample=x, timestep_ratio=t, clip_text_pooled=text, effnet=z).sample
                 return their_a.decode(out * config.stage_a.scale_factor).sample
 
-            condition = cascade.prepare(z, noise, x.shape[-2:])
+            condition = prepare(cascade, z, noise, x.shape[-2:])
             calls = {
                 "ours_ms": lambda: sample(cascade),
                 "ours_compiled_ms": lambda: sample(fast),
                 "diffusers_ms": their_sample,
-                "step_ms": partial(cascade.denoise, x, t, condition),
+                "step_ms": partial(denoise, cascade, x, t, condition),
                 "stage_a_ms": partial(cascade.stage_a.decode, x.bfloat16()),
             }
             if device == "cuda":
@@ -225,17 +250,18 @@ def time_official(runs: int, device: str, tiny: bool) -> list[dict]:
 
 def bf16_gap() -> dict:
     """The bundled photo received in bf16 and in float32: difference of 8-bit pixels."""
-    image = read_image(PHOTO)
+    image, folder = read_image(PHOTO), WEIGHTS / "small"
     exact, half = (
-        round_8bit(Link(load_model("small", dtype=dtype))(image, 10.0, 0).image) for dtype in ("float32", "bfloat16")
+        round_8bit(Link(TorchEngine(load_torch(folder, dtype=dtype)))(image, 10.0, 0).image)
+        for dtype in ("float32", "bfloat16")
     )
-    gap = ((exact - half) * 255).abs()
-    return {"mean_255": gap.mean().item(), "share_within_4_255": (gap <= 4.5).float().mean().item()}
+    gap = np.abs(exact - half) * 255
+    return {"mean_255": float(gap.mean()), "share_within_4_255": float((gap <= 4.5).mean())}
 
 
 def stage_b_pair(side: int):
     """The default model's Stage B, ours and diffusers', with the shipped weights that diffusers' has too."""
-    trained = load_model("small", dtype="float32").stage_b
+    trained = load_torch(WEIGHTS / "small", dtype="float32").stage_b
     config = replace(trained.config, noise_map=False, code_unfold=0)
     state = {k: v for k, v in trained.state_dict().items() if not k.startswith(("noise_mapper.", "code_unfold."))}
     ours = {dtype: StageB(config).to(dtype).eval() for dtype in (torch.float32, torch.bfloat16)}
@@ -263,7 +289,7 @@ def stage_b_pair(side: int):
 
 def stage_a_pair(side: int):
     """The default model's Stage A decoder and diffusers', with the same weights. Neither replicates edges."""
-    trained = load_model("small", dtype="float32").stage_a
+    trained = load_torch(WEIGHTS / "small", dtype="float32").stage_a
     config = replace(trained.config, replicate_edges=False)
     ours = {dtype: StageA(config).to(dtype).eval() for dtype in (torch.float32, torch.bfloat16)}
     for network in ours.values():

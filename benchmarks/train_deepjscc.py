@@ -14,13 +14,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from scripts import summary
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from semcast.bench.deepjscc import RATIOS, DeepJSCC, initialise, save_network
-from semcast.device import has_bf16, keep_freed_memory
+from semcast.cascade.device import has_bf16, keep_freed_memory
 from semcast.errors import InputError
 from semcast.training.data import Photos, Prefetcher, step_generator
 
@@ -88,10 +89,10 @@ def train(
 
 
 def train_step(
-    network: DeepJSCC, optimiser: torch.optim.Optimizer, images: torch.Tensor, generator: torch.Generator
+    network: DeepJSCC, optimiser: torch.optim.Optimizer, images: torch.Tensor, generator: np.random.Generator
 ) -> float:
     low, high = SNR_DB
-    snr_db = low + (high - low) * torch.rand(len(images), generator=generator)  # [B]
+    snr_db = low + (high - low) * torch.from_numpy(generator.random(len(images), np.float32))  # [B]
     with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16("cpu")):
         received = network(images.contiguous(memory_format=torch.channels_last), snr_db, [generator] * len(images))
     loss = F.mse_loss(received, images)

@@ -14,6 +14,7 @@ import statistics
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from clock import matmul_tflops
 from scripts import summary
@@ -64,7 +65,8 @@ def times(rows: list[dict]) -> dict[str, float | None]:
 def count(model: Path, config: TrainConfig, lpips: Path | None, device: str) -> float:
     """Floating-point operations of a step, on average."""
     state = make_state(load_cascade(model), config, device)
-    images = torch.rand(config.batch, 3, config.crop, config.crop, generator=step_generator(0, 0, 0))
+    drawn = step_generator(0, 0, 0).random((config.batch, 3, config.crop, config.crop), np.float32)
+    images = torch.from_numpy(drawn)
     network = load_lpips("vgg", lpips).to(device) if PHASES[config.phase].needs_lpips else None
     with FlopCounterMode(display=False) as counter:
         for step in range(min(COUNTED, config.steps)):

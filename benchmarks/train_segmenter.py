@@ -20,7 +20,7 @@ from scripts import summary
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from semcast.device import has_bf16
+from semcast.cascade.device import has_bf16
 from semcast.errors import InputError
 from semcast.metrics.segmenter import CLASSES, VOID, Labels, Segmenter, mean_iou, overlaps, save_segmenter, segment
 from semcast.training.data import Photos, Prefetcher, step_generator
@@ -105,10 +105,10 @@ def train(pairs: list[tuple[np.ndarray, np.ndarray]], steps: int, seed: int) -> 
     return network.requires_grad_(False)
 
 
-def make_batch(pairs: list, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def make_batch(pairs: list, generator: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Random pictures at random scales (a window of 0.5 to 1 of the picture's sides): [B, 3, *CROP], [B, *CROP]."""
     images, truths, (rows, columns) = [], [], CROP
-    for index, u, v, w, flip, light in torch.rand(BATCH, 6, generator=generator).tolist():
+    for index, u, v, w, flip, light in generator.random((BATCH, 6)).tolist():
         pixels, label = pairs[int(index * len(pairs))]
         height, width = label.shape
         share = 0.5 + 0.5 * u

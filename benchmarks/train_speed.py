@@ -17,6 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from scripts import summary
 
@@ -93,7 +94,8 @@ def measure(args, recompute: bool, device: torch.device) -> dict:
     parameters: dict[str, torch.Tensor] = dict(cascade.stage_b.named_parameters())
     optimiser = make_optimiser(parameters, config)
     loss_function = LOSSES[config.phase]
-    images = torch.rand(args.batch, 3, args.crop, args.crop, generator=step_generator(0, 0, 0)).to(device)
+    drawn = step_generator(0, 0, 0).random((args.batch, 3, args.crop, args.crop), np.float32)
+    images = torch.from_numpy(drawn).to(device)
     times = []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

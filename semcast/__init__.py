@@ -8,7 +8,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .cascade.loading import load_model
+    from .cascade.engine import load_model
     from .channels.base import Received
     from .channels.catalogue import Channel
     from .channels.combining import combine
@@ -49,7 +49,7 @@ _HOME = {
     "Transmission": "header",
     "awgn": "channels.noise",
     "combine": "channels.combining",
-    "load_model": "cascade.loading",
+    "load_model": "cascade.engine",
     "on_air": "modulation.modems",
     "read_image": "images",
     "write_image": "images",

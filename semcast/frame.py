@@ -14,15 +14,13 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from .channels.base import Received
+from .channels.base import Received, ones
 from .channels.combining import check, combine
 from .errors import InputError
 from .files import read_bytes, write_bytes
 from .header import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, SIDE_MAX, SIDE_MIN, VERSION, Header, stamp
-from .modulation import ldpc
+from .modulation import mcs
 from .modulation.digital import NO_CHANNEL
 from .modulation.packet import SIZE_MAX
 
@@ -36,13 +34,13 @@ POWER_TOLERANCE = 1e-3
 MAGNITUDE_MAX = 1e9  # of y, h and noise_var; far above real values, far below where squares overflow
 
 
-def write_frame(path: Path, header: Header, signal: Tensor | bytes | Received) -> None:
+def write_frame(path: Path, header: Header, signal: np.ndarray | bytes | Received) -> None:
     """Write a frame atomically. `signal` is what was sent, x [1, k] complex64 or a payload, or what was received."""
     if isinstance(signal, bytes):
         kind, counts, payload = 2, (len(signal), 0, 0), signal
     else:
         kind = int(isinstance(signal, Received))
-        parts = [part[0].cpu().numpy() for part in (signal if kind else [signal])]
+        parts = [part[0] for part in (signal if kind else [signal])]
         counts = ([len(part) for part in parts] + [0, 0])[:3]
         payload = b"".join(part.astype(dtype).tobytes() for part, dtype in zip(parts, ("<c8", "<c8", "<f4")))
     head = HEADER.pack(
@@ -63,7 +61,7 @@ def write_frame(path: Path, header: Header, signal: Tensor | bytes | Received) -
     write_bytes(path, head + CRC.pack(zlib.crc32(head)) + payload)
 
 
-def read_frame(path: Path) -> tuple[Header, Tensor | bytes | Received]:
+def read_frame(path: Path) -> tuple[Header, np.ndarray | bytes | Received]:
     """Read a frame -> (header, x [1, k] or the payload if it has not passed a channel, else Received).
 
     Raises:
@@ -96,7 +94,7 @@ def read_frames(paths: list[Path]) -> tuple[Header, bytes | Received]:
     return headers[0], combine(receptions)
 
 
-def parse(data: bytes, name: str) -> tuple[Header, Tensor | bytes | Received]:
+def parse(data: bytes, name: str) -> tuple[Header, np.ndarray | bytes | Received]:
     """As `read_frame`, from bytes; `name` is for error messages."""
     if data[:4] != MAGIC:
         raise InputError(f"{name} is not a semcast frame (it does not start with {MAGIC.decode()})")
@@ -112,7 +110,7 @@ def parse(data: bytes, name: str) -> tuple[Header, Tensor | bytes | Received]:
     encoder_id, height, width, factor, scheme, gain, seed, transmission_id = fields
     factor /= FACTOR_UNIT
     header = Header(encoder_id, height, width, factor, gain, seed, scheme, transmission_id)
-    schemes = {0: (0,), 1: range(len(ldpc.TABLE) + 1), 2: (*range(1, len(ldpc.TABLE) + 1), NO_CHANNEL)}
+    schemes = {0: (0,), 1: range(len(mcs.TABLE) + 1), 2: (*range(1, len(mcs.TABLE) + 1), NO_CHANNEL)}
     rules = [
         ("kind", kind, kind in schemes),
         ("scheme", scheme, scheme in schemes.get(kind, range(256))),
@@ -148,15 +146,16 @@ def parse(data: bytes, name: str) -> tuple[Header, Tensor | bytes | Received]:
         raise InputError(f"{name} holds samples above {MAGNITUDE_MAX:g}; what was sent has unit power")
     if (noise_var < 0).any():
         raise InputError(f"{name} holds a negative noise variance")
-    y, h, noise_var = (torch.from_numpy(part.copy())[None] for part in (y, h, noise_var))
+    y, h, noise_var = (part[None] for part in (y, h, noise_var))
     if kind:
         return header, Received(y, h, noise_var)
-    if abs(y.abs().square().mean().item() - 1) > POWER_TOLERANCE:
-        raise InputError(f"{name} was not sent with unit power (mean |x|^2 = {y.abs().square().mean().item():.4g})")
+    power = np.mean(np.abs(y) ** 2)
+    if abs(power - 1) > POWER_TOLERANCE:
+        raise InputError(f"{name} was not sent with unit power (mean |x|^2 = {power:.4g})")
     return check_id(header, y, name), y
 
 
-def check_id(header: Header, sent: Tensor | bytes, name: str) -> Header:
+def check_id(header: Header, sent: np.ndarray | bytes, name: str) -> Header:
     """Return the header if `sent` belongs to it. This cannot be checked once a channel has changed the symbols."""
     if stamp(header, sent).transmission_id != header.transmission_id:
         raise InputError(f"{name} holds another transmission than its header says; send it again")
@@ -168,12 +167,12 @@ def packet_sizes(header: Header) -> range:
     if header.scheme == NO_CHANNEL:
         return range(2, SIZE_MAX + 1)
     try:
-        size = ldpc.plan(header.channel_uses, ldpc.TABLE[header.scheme - 1]).payload_bytes
+        size = mcs.plan(header.channel_uses, mcs.TABLE[header.scheme - 1]).payload_bytes
     except InputError:  # too few symbols for this scheme
         return range(0)
     return range(size, size + 1)
 
 
-def noiseless(x: Tensor) -> Received:
+def noiseless(x: np.ndarray) -> Received:
     """Symbols that have not passed a channel, as a reception without noise."""
-    return Received(x, torch.ones_like(x[:, :1]), torch.zeros(len(x), 1))
+    return Received(x, ones(x), np.zeros((len(x), 1), np.float32))

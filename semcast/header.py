@@ -1,6 +1,6 @@
 """Side information: what a receiver needs beside the symbols, every bit of it counted, and the arithmetic of shapes.
 
-PROTOCOL.md explains each field. Imports no torch.
+PROTOCOL.md explains each field.
 """
 
 import struct
@@ -12,7 +12,7 @@ from .cascade.config import LATENT_CHANNELS, STRIDE
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
 
 VERSION = 3  # of the protocol and the frame file
 PAD_MULTIPLE = 64  # sides of what Stage B and Stage A work on
@@ -77,7 +77,7 @@ class Transmission(NamedTuple):
     """What one transmission consists of."""
 
     header: Header
-    content: "Tensor | bytes"  # analog: x [1, k] complex, mean |x|^2 = 1; digital: the payload of a packet
+    content: "np.ndarray | bytes"  # analog: x [1, k] complex, mean |x|^2 = 1; digital: the payload of a packet
 
 
 def bandwidth_ratio(channel_uses: int, height: int, width: int) -> float:
@@ -109,9 +109,9 @@ def check_sides(height: int, width: int) -> None:
         )
 
 
-def stamp(header: Header, content: "Tensor | bytes") -> Header:
+def stamp(header: Header, content: "np.ndarray | bytes") -> Header:
     """The header with the id of what is sent: symbols x [1, k], or the payload of a packet."""
-    data = content if isinstance(content, bytes) else content.cpu().numpy().astype("<c8").tobytes()
+    data = content if isinstance(content, bytes) else content.astype("<c8").tobytes()
     h = header
     fields = FIELDS.pack(h.encoder_id, h.height, h.width, round(h.factor * FACTOR_UNIT), h.scheme, h.gain, h.seed)
     return replace(header, transmission_id=zlib.crc32(data, zlib.crc32(fields)))

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from .errors import InputError
 from .files import read_bytes, write_bytes
@@ -25,8 +23,8 @@ STDERR = threading.Lock()
 MAX_PIXELS = 64 << 20  # larger pictures are refused before they are decoded
 
 
-def read_image(path: str | Path) -> Tensor:
-    """Read a file as [1, 3, H, W] in [0, 1], multiples of 1/255.
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a file as float32 [1, 3, H, W] in [0, 1], multiples of 1/255.
 
     EXIF rotation is applied, grey, palette, CMYK and 16-bit pictures are converted, transparency is blended with white,
     and of several frames the first is taken.
@@ -36,7 +34,7 @@ def read_image(path: str | Path) -> Tensor:
     """
     path = Path(path)
     data = read_bytes(path, MAX_FILE_BYTES, "picture")
-    return to_tensor(decode(io.BytesIO(data), str(path)))
+    return to_image(decode(io.BytesIO(data), str(path)))
 
 
 def decode(file: io.BytesIO, name: str) -> np.ndarray:
@@ -90,19 +88,24 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def to_tensor(pixels: np.ndarray) -> Tensor:
-    """uint8 [H, W, 3] -> [1, 3, H, W] in [0, 1]."""
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
+def to_image(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] -> float32 [1, 3, H, W] in [0, 1]."""
+    return np.moveaxis(pixels, -1, 0)[None].astype(np.float32, order="C") / np.float32(255)
 
 
-def to_pixels(image: Tensor) -> np.ndarray:
+def to_pixels(image: np.ndarray) -> np.ndarray:
     """[1, 3, H, W] in [0, 1] -> uint8 [H, W, 3], rounded."""
-    return (image[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return np.ascontiguousarray(np.moveaxis(levels(image)[0], 0, -1).astype(np.uint8))
 
 
-def round_8bit(image: Tensor) -> Tensor:
+def levels(image: np.ndarray) -> np.ndarray:
+    """[0, 1] -> whole numbers from 0 to 255, as float32."""
+    return np.rint(np.clip(image, 0, 1) * np.float32(255))
+
+
+def round_8bit(image: np.ndarray) -> np.ndarray:
     """The image as it would be after writing it to a file and reading it again."""
-    return (image.clamp(0, 1) * 255).round() / 255
+    return levels(image) / np.float32(255)
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
@@ -112,11 +115,11 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
     write_bytes(path, file.getvalue())
 
 
-def write_image(path: str | Path, image: Tensor) -> None:
+def write_image(path: str | Path, image: np.ndarray) -> None:
     """Write [1, 3, H, W] in [0, 1] as 8-bit PNG, whatever the suffix, atomically."""
     write_png(Path(path), to_pixels(image))
 
 
-def mean_colour(image: Tensor) -> Tensor:
+def mean_colour(image: np.ndarray) -> np.ndarray:
     """The mean colour of [1, 3, H, W], rounded to 8 bits, as [1, 3, 1, 1]."""
-    return (image.mean(dim=(2, 3), keepdim=True) * 255).round() / 255
+    return round_8bit(image.mean(axis=(2, 3), keepdims=True))

@@ -1,24 +1,22 @@
-"""Random numbers from explicit CPU generators, so that results do not depend on the batch, device or threads."""
+"""Random numbers from explicit generators, so that results depend on neither batch, device, engine nor threads.
 
-import functools
+All come from numpy's Philox, a counter-based generator (Salmon et al. 2011), also where they end up as torch tensors:
+a seed means the same everywhere.
+"""
+
 import hashlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from types import ModuleType
 
-import torch
-from torch import Generator, Tensor
+import numpy as np
+from numpy.random import Generator
 
-from .errors import require
+from .arrays import array_namespace
 
 
 def seeded(*words: int | str) -> Generator:
-    """A CPU generator for one purpose. Different words give independent generators.
-
-    The words are hashed because torch's CPU generator uses only the low 32 bits of a seed.
-    """
+    """A generator for one purpose. Different words give independent generators."""
     digest = hashlib.sha256(repr(words).encode()).digest()
-    return Generator().manual_seed(int.from_bytes(digest[:4], "little"))
+    return Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
 def stream(seed: int, name: str) -> Generator:
@@ -26,25 +24,7 @@ def stream(seed: int, name: str) -> Generator:
     return seeded(name, int(seed))
 
 
-def draw_noise(like: Tensor, generators: Sequence[Generator]) -> Tensor:
-    """White noise N(0, 1) with the shape and device of `like` [B, ...]; image i is drawn from generators[i]."""
-    noise = [torch.randn(like.shape[1:], generator=g, device=g.device) for g in generators]
-    return torch.stack(noise).to(like.device)
-
-
-@functools.cache
-def sionna() -> ModuleType:
-    """Import the package `sionna.phy` on first use, which takes seconds. The import reseeds torch; this is undone.
-
-    Raises:
-        InputError: the package is not installed.
-    """
-    require("this", "sionna")
-    with keep_random_state():
-        import sionna.phy
-    return sionna.phy
-
-
-def keep_random_state() -> AbstractContextManager[None]:
-    """A context after which torch's global generators are as before, even if they were reseeded, as Sionna does."""
-    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+def draw_noise(like, generators: Sequence[Generator]):
+    """White noise N(0, 1), float32, with the shape, kind and device of `like` [B, ...]; image i from generators[i]."""
+    noise = np.stack([g.standard_normal(like.shape[1:], np.float32) for g in generators])
+    return array_namespace(like).asarray(noise, device=like.device)

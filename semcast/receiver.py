@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import torch
-from torch import Generator, Tensor
+import numpy as np
+from numpy.random import Generator
 
 from .cascade.config import ModelConfig
+from .cascade.denoiser import denoise, prepare
 from .cascade.diffusion import sample
-from .cascade.model import Cascade
+from .cascade.engine import Engine
 from .channels.base import Received
-from .device import visiting
 from .errors import InputError
 from .header import Header, Transmission
 from .randomness import draw_noise
@@ -19,7 +19,7 @@ from .randomness import draw_noise
 class Reconstruction(NamedTuple):
     """One picture after the whole link, and what it took."""
 
-    image: Tensor  # [1, 3, H, W] in [0, 1]; of a lost picture, its mean colour
+    image: np.ndarray  # [1, 3, H, W] in [0, 1]; of a lost picture, its mean colour
     lost: bool  # digital only
     sent: Transmission | None  # None where the channel can carry no packet
     received: Received | None
@@ -32,16 +32,15 @@ class Reconstruction(NamedTuple):
         return self.sent.header.channel_uses if self.sent else 0
 
 
-@torch.inference_mode()
 def receive(
-    z: Tensor,
-    noise: Tensor,
+    z: np.ndarray,
+    noise: np.ndarray,
     header: Header,
-    cascade: Cascade,
+    engine: Engine,
     generators: Sequence[Generator],
     steps: int | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Tensor:
+) -> np.ndarray:
     """What a modem made of receptions -> images [B, 3, H, W] in [0, 1].
 
     Args:
@@ -51,16 +50,13 @@ def receive(
         steps: of the sampler, default the model's.
         progress: called with the number of finished steps.
     """
-    z, noise = z.to(cascade.device), noise.to(cascade.device)
-    height, width = header.padded
-    start = draw_noise(z.new_empty(len(z), cascade.config.stage_a.latent_channels, height // 4, width // 4), generators)
-    with visiting(cascade.stage_b, z.device):
-        prepared = cascade.prepare(z, noise, (height // 4, width // 4))
-        denoiser = lambda x, t: cascade.denoise(x, t, prepared)
-        latent = sample(denoiser, start, steps or cascade.config.steps, generators, progress=progress)
-    with visiting(cascade.stage_a, z.device):
-        image = cascade.stage_a.decode(latent.to(next(cascade.stage_a.parameters()).dtype)).float()
-    return image[..., : header.height, : header.width].clamp(0, 1)
+    size = header.padded[0] // 4, header.padded[1] // 4
+    start = draw_noise(np.empty((len(z), engine.config.stage_a.latent_channels, *size), np.float32), generators)
+    with engine.sampling():
+        condition = prepare(engine, z, noise, size)
+        denoiser = lambda x, t: denoise(engine, x, t, condition)
+        latent = sample(denoiser, start, steps or engine.config.steps, generators, progress=progress)
+    return np.clip(engine.decode(latent)[..., : header.height, : header.width], 0, 1)
 
 
 def check_encoder(header: Header, encoder_id: int, config: ModelConfig) -> None:

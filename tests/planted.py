@@ -5,15 +5,14 @@ import signal
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from semcast.bench.systems import System
 
 KEPT = {}
 
 
-def symbols(uses: int) -> torch.Tensor:
-    return torch.polar(torch.ones(1, uses), torch.arange(uses)[None].float())
+def symbols(uses: int) -> np.ndarray:
+    return np.exp(1j * np.arange(uses)[None]).astype(np.complex64)
 
 
 def send(pixels, uses, snr_db):

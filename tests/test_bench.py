@@ -27,9 +27,10 @@ from semcast.bench.report import report
 from semcast.bench.summary import distances, interval, summarise
 from semcast.bench.systems import SYSTEMS, find_system, largest_factor
 from semcast.bench.unit import Setting, draw_seed, propagate
+from semcast.cascade.device import to_tensor
 from semcast.errors import InputError
 from semcast.header import SIDE_BITS
-from semcast.images import to_tensor
+from semcast.images import to_image, to_pixels
 from semcast.metrics.classifier import WIDTH, frechet_distance, kernel_distance, load_classifier, see
 from semcast.metrics.colour import ciede2000, delta_e, lab
 from semcast.metrics.dists import DISTS
@@ -66,7 +67,7 @@ def data(tmp_path):
 
 
 def test_the_harness_measures_the_snr_it_was_asked_for():
-    x = torch.polar(torch.ones(1, 200_000), torch.rand(1, 200_000) * 2 * math.pi)
+    x = np.exp(2j * math.pi * np.random.default_rng(0).random((1, 200_000))).astype(np.complex64)
     for channel in ("awgn", "rayleigh-fast"):
         setting = Setting(channel=channel, options=(("snr_mismatch_db", 0.0),))
         for snr_db in GRID_DB:
@@ -230,13 +231,13 @@ def test_semcast_in_the_bench_is_the_link(ends, tiny_model, tmp_path):
 
     pixels, name = photo(96, 128), f"semcast-2steps@{tiny_model}"
     x, side, _ = ends.send(name, pixels, 72, 10.0)
-    received = Received(x + 0.1, torch.ones(1, 1, dtype=torch.complex64), torch.full((1, 1), 0.1))
+    received = Received(x + np.float32(0.1), np.ones((1, 1), np.complex64), np.full((1, 1), 0.1, np.float32))
     image, _ = ends.receive(name, received, side)
     torch.set_num_threads(1)
     link = Link(load_model(tiny_model))
-    header, sent = link.send(to_tensor(pixels), seed=side["seed"][0])
-    assert torch.equal(sent, x) and sum(bits for _, bits in side.values()) == SIDE_BITS
-    assert np.array_equal((link.receive(received, header, 2)[0].permute(1, 2, 0) * 255).round().byte().numpy(), image)
+    header, sent = link.send(to_image(pixels), seed=side["seed"][0])
+    assert np.array_equal(sent, x) and sum(bits for _, bits in side.values()) == SIDE_BITS
+    assert np.array_equal(to_pixels(link.receive(received, header, 2)), image)
 
 
 def test_semcast_digital_in_the_bench_is_its_packet_or_lost(ends, tiny_model):
@@ -248,16 +249,14 @@ def test_semcast_digital_in_the_bench_is_its_packet_or_lost(ends, tiny_model):
     x, side, _ = ends.send(name, pixels, 72, 20.0)
     torch.set_num_threads(1)
     link = Link(load_model(tiny_model), mode="digital")
-    sent = header, payload = link.send(to_tensor(pixels), 20.0, seed=side["seed"][0])
-    assert torch.equal(on_air(sent), x)
+    sent = header, payload = link.send(to_image(pixels), 20.0, seed=side["seed"][0])
+    assert np.array_equal(on_air(sent), x)
     assert sum(bits for _, bits in side.values()) == SIDE_BITS + Digital.side_bits
     setting = Setting(options=(("snr_mismatch_db", 0.0),))
     received, _ = propagate(find_system(name), x, 30.0, "ab", 0, setting)
     assert decode(received, find_scheme(header))[0] == payload
     shown = link.receive(payload, header)
-    assert np.array_equal(
-        (shown[0].permute(1, 2, 0) * 255).round().byte().numpy(), ends.receive(name, received, side)[0]
-    )
+    assert np.array_equal(to_pixels(shown), ends.receive(name, received, side)[0])
     received, _ = propagate(find_system(name), x, -10.0, "ab", 0, setting)
     assert ends.receive(name, received, side)[0] is None
     assert ends.send(name, pixels, 72, -5.0)[0].shape == (1, 0)  # nothing fits

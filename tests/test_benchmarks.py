@@ -125,7 +125,7 @@ def lab(tmp_path, tiny_model, lpips, monkeypatch):
     systems.model_version.cache_clear()
     systems.find_system.cache_clear()
     systems.load_link.cache_clear()
-    systems.load_cascade.cache_clear()
+    systems.load_engine.cache_clear()
     monkeypatch.setattr(workers, "Ends", InThisProcess)
     results = tmp_path / "results"
     results.mkdir()
@@ -145,7 +145,7 @@ def lab(tmp_path, tiny_model, lpips, monkeypatch):
 def new_weights(folder: Path) -> None:
     """Put another model where `small` is."""
     save_model(tiny_cascade(seed=5), folder)
-    for remembered in (systems.model_version, systems.load_link, systems.load_cascade):
+    for remembered in (systems.model_version, systems.load_link, systems.load_engine):
         remembered.cache_clear()
 
 
@@ -199,7 +199,7 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(lab, tmp_path, monk
         lab()
     systems.model_version.cache_clear()
     save_model(tiny_cascade(seed=6), tmp_path / "small")  # not the model whose rows are half measured
-    for remembered in (systems.load_link, systems.load_cascade):
+    for remembered in (systems.load_link, systems.load_engine):
         remembered.cache_clear()
     lab()
     assert sent == ["", "semcast-1step", "semcast-1step", "semcast-1step", "semcast-1step"]
@@ -292,19 +292,19 @@ def test_a_record_gives_back_its_rows_and_merging_keeps_what_was_not_measured():
 
 
 def test_copies_are_combined_and_pay_and_a_wrong_snr_reaches_both_ends():
-    x, told = gaussian(1, 400), []
+    x, told = gaussian(1, 400).numpy(), []
     system = systems.System("told", lambda *a: None, lambda *a: None)
     plain, twice = (unit.propagate(system, x, 10.0, "ab", 0, unit.Setting(copies=n)) for n in (1, 2))
     assert twice[1]["channel_uses"] == 2 * plain[1]["channel_uses"] == 800
-    error = [(received.y - x).abs().square().mean().item() for received, _ in (plain, twice)]
+    error = [np.mean(np.abs(received.y - x) ** 2) for received, _ in (plain, twice)]
     assert error == pytest.approx([0.1, 0.05], rel=0.25) and twice[0].noise_var.item() == pytest.approx(0.05)
     wrong, _ = unit.propagate(system, x, 10.0, "ab", 0, unit.Setting(snr_error_db=6.0))
-    assert torch.equal(wrong.y, plain[0].y) and wrong.noise_var.item() == pytest.approx(10**-1.6)
+    assert np.array_equal(wrong.y, plain[0].y) and wrong.noise_var.item() == pytest.approx(10**-1.6)
 
     class Ends:
         def send(self, name, pixels, uses, snr_db):
             told.append(snr_db)
-            return x[:, :uses] / x[:, :uses].abs().square().mean().sqrt(), systems.mean_colour(pixels), 1.0
+            return x[:, :uses] / np.sqrt(np.mean(np.abs(x[:, :uses]) ** 2)), systems.mean_colour(pixels), 1.0
 
         def receive(self, name, received, side):
             return None, 1.0
@@ -431,26 +431,26 @@ def test_tables_of_missing_results_say_so(monkeypatch, tmp_path):
     "name, options", [("awgn", {}), ("rayleigh-fast", {}), ("erasure", {"rate": 0.2}), ("tdl-c", {"estimation": "ls"})]
 )
 def test_the_ignorant_receiver_is_told_one_variance(name, options):
-    x = gaussian(2, 1152)
+    x = gaussian(2, 1152).numpy()
     received = find_channel(name)(x, 10.0, seeded(1, 2), **options)
     told = systems.one_variance(received)
     assert told.noise_var.shape == told.h.shape == (2, 1) and (told.h == 1).all()
     z, noise = demodulate(told, 1.0, (16, 12, 12), noise_aware=True)
-    assert all(len(row.unique()) == 1 for row in noise)  # no map
-    assert torch.allclose(
-        z.flatten(1) * (1 + told.noise_var), torch.cat([told.y.real, told.y.imag], dim=1), rtol=1e-4
+    assert all(len(np.unique(row)) == 1 for row in noise)  # no map
+    assert np.allclose(
+        z.reshape(2, -1) * (1 + told.noise_var), np.concatenate([told.y.real, told.y.imag], axis=1), rtol=1e-4
     )  # one weight
-    arrived = received.noise_var.isfinite().expand(x.shape)
-    error = (told.y - x).abs().square()
+    arrived = np.broadcast_to(np.isfinite(received.noise_var), x.shape)
+    error = np.abs(told.y - x) ** 2
     for row in range(2):
-        mean = (received.noise_var / received.h.abs().square()).expand(x.shape)[row][arrived[row]].mean()
+        mean = np.broadcast_to(received.noise_var / np.abs(received.h) ** 2, x.shape)[row][arrived[row]].mean()
         assert told.noise_var[row].item() == pytest.approx(mean.item(), rel=1e-4)
         assert (told.y[row][~arrived[row]] == 0).all()
         if name in ("awgn", "erasure"):
             assert told.noise_var[row].item() == pytest.approx(0.1) and error[row][
                 arrived[row]
             ].mean() == pytest.approx(0.1, rel=0.2)
-            weight = (x[row].conj() * told.y[row]).real.sum() / told.y[row].abs().square().sum()  # the best single one
+            weight = (x[row].conj() * told.y[row]).real.sum() / np.sum(np.abs(told.y[row]) ** 2)  # the best single one
             assert weight.item() == pytest.approx(1 / 1.1, rel=0.03)
 
 
@@ -465,13 +465,11 @@ def test_speed_ends_with_one_line_of_json(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", argv)
     speed.main()
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(last) == {"encode_ms", "decode_ms_10", "decode_ms_2", "stage_b_speedup", "stage_a_speedup"}
-    assert all(value > 0 for value in last.values())
+    assert {"encode_ms", "decode_ms_10", "stage_b_speedup", "stage_a_speedup"} < set(last)
     record = json.loads((tmp_path / "speed.json").read_text())
-    (row,) = record["link"]
-    assert row["step_ms"] < row["decode_ms_10"] and row["peak_mib"] > 100
-    assert row["tflops"] == pytest.approx(row["tflop"] / row["decode_ms_10"] * 1e3)
-    assert row["share_of_peak"] == pytest.approx(row["tflops"] / record["cpu_matmul_tflops"])
+    assert {row["engine"] for row in record["link"]} >= {"onnx", "torch"} and record["cold_start_s"] > 0
+    for row in record["link"]:
+        assert row["step_ms"] < row["decode_ms_10"] and (row["engine"] == "openvino" or row["peak_mib"] > 50)
     assert all(row["max_difference_fp32"] < 1e-4 for row in record["networks"])  # the same networks
 
 

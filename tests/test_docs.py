@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from semcast.bench.systems import family, find_system
-from semcast.cascade.checkpoint import fingerprint
-from semcast.cascade.loading import load_model
+from semcast.cascade.fingerprint import fingerprint
+from semcast.cascade.models import WEIGHTS
+from semcast.cascade.onnx_engine import load_weights
 from semcast.cli import build_parser, main
 from semcast.frame import VERSION
 from semcast.header import HEADER_BITS, SIDE_BITS
@@ -65,7 +66,7 @@ def test_readme_commands_run(folder):
 def test_readme_python_runs(folder, capsys):
     for block in blocks("python"):
         exec(compile(block, "README", "exec"), {})
-    assert "torch.Size([1, 72])" in capsys.readouterr().out  # 96x128 -> padded 128x128 -> 96x96 -> 16x3x3 -> 72
+    assert "(1, 72)" in capsys.readouterr().out  # 96x128 -> padded 128x128 -> 96x96 -> 16x3x3 -> 72
     assert Image.open("received.png").size == (128, 96)
 
 
@@ -124,7 +125,7 @@ def test_protocol_counts_the_side_information_the_code_counts():
 def test_results_are_of_the_model_that_ships():
     results = ROOT / "benchmarks" / "results"
     packets = json.loads((results / "packet_gain.json").read_text())
-    assert packets["networks"]["encoder"] == fingerprint(load_model("small").encoder)[:8]
+    assert packets["networks"]["encoder"] == fingerprint(load_weights(WEIGHTS / "small", "encoder"))[:8]
     shown = 0
     for path in results.glob("*.json"):
         systems = json.loads(path.read_text()).get("systems", {})
@@ -183,7 +184,7 @@ def test_the_flags_are_a_contract():
         for name, p in commands.items()
     }
     model, channel = (
-        ["--compile", "--device", "--dtype", "--low-memory", "--model"],
+        ["--compile", "--device", "--dtype", "--engine", "--low-memory", "--model"],
         ["--channel", "--channel-option", "--snr"],
     )
     assert flags == {

@@ -19,8 +19,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from test_train import config, fail_at, interrupt, log, make_step, seeded
 
+from semcast import randomness
 from semcast.cascade.checkpoint import load_cascade, save_model
 from semcast.cascade.config import NETWORKS
+from semcast.cascade.denoiser import denoise, prepare
 from semcast.cascade.diffusion import add_noise, log_snr, scales, x0_and_eps
 from semcast.cli import build_parser
 from semcast.errors import InputError
@@ -65,7 +67,7 @@ def test_the_loss_of_a_network_that_predicts_no_noise_is_the_power_of_the_noise(
     cascade = official()
     for p in cascade.stage_b.clf.parameters():
         p.zero_()
-    images = Photos([folder]).crops(64, 8, seeded(0))
+    images = Photos([folder]).crops(64, 8, randomness.seeded(0))
     terms = losses.denoise_loss(cascade, images, make_step(8), config("denoise", batch=8))
     assert terms["error"].mean().item() == pytest.approx(1, abs=4 * (2 / (8 * 4 * 16 * 16)) ** 0.5)
     assert torch.equal(terms["denoise"], terms["error"])  # the adaptive weights are 1
@@ -80,7 +82,7 @@ def test_a_network_that_predicts_x0_is_compared_with_x0(folder):
     cascade.config = replace(cascade.config, prediction="x0")
     for p in cascade.stage_b.clf.parameters():
         p.zero_()
-    images = Photos([folder]).crops(64, 8, seeded(0))
+    images = Photos([folder]).crops(64, 8, randomness.seeded(0))
     terms = losses.denoise_loss(cascade, images, make_step(8), config("denoise", batch=8))
     assert torch.allclose(terms["error"], cascade.stage_a.encode(images).square().mean(dim=(1, 2, 3)), rtol=1e-5)
 
@@ -92,7 +94,7 @@ def test_guidance_is_used_in_sampling_but_not_in_training():
 
     def eps(guidance, guided=True):
         cascade.config = replace(cascade.config, guidance=guidance)
-        return cascade.denoise(x, t, cascade.prepare(z, noise, (16, 16), guided))[1]
+        return denoise(cascade, x, t, prepare(cascade, z, noise, (16, 16), guided))[1]
 
     assert torch.equal(eps(1.1, guided=False), eps(1.0))
     assert not torch.equal(eps(1.1), eps(1.0))
@@ -119,7 +121,7 @@ def test_predictions_agree_with_diffusers(prediction):
 
 def test_pyramid_noise_has_unit_variance_and_the_published_spread_of_means():
     for side, spread in ((256, 0.11), (128, 0.14)):  # standard deviation of an image's mean
-        noise = losses.pyramid_noise(torch.empty(24, 4, side, side), [seeded(i) for i in range(24)])
+        noise = losses.pyramid_noise(torch.empty(24, 4, side, side), [randomness.seeded(i) for i in range(24)])
         assert noise.square().mean().item() == pytest.approx(1, abs=0.03)
         assert noise.mean(dim=(2, 3)).std().item() == pytest.approx(spread, abs=0.03)
 
@@ -220,7 +222,7 @@ def test_cached_latents_are_those_of_the_crops_and_training_reads_no_picture(tmp
     train(cascade, Photos([pictures]), c, tmp_path / "first", cache=cache, progress=False)
     assert len(list(cache.glob("*.safetensors"))) == 10
     photos = Photos([pictures])
-    draw = torch.rand(4, generator=step_generator(c.seed, 3, 17)).tolist()
+    draw = step_generator(c.seed, 3, 17).random(4).tolist()
     image = torch.from_numpy(photos.crop(64, 3, *draw).copy()).permute(2, 0, 1)[None].float() / 255
     held = load_file(cache / "0000003-001.safetensors")
     assert torch.allclose(held["z"], losses.encode(image, cascade.encoder, 0.75)[0], atol=1e-4)
@@ -252,10 +254,10 @@ def test_sources_of_pictures_are_mixed_by_their_weights(folder, tmp_path):
     few.mkdir()
     shutil.copy(folder / "0.png", few)
     photos = Photos([f"{few}:0.7", f"{folder}:0.3"])
-    picks = np.array(photos.picks(4000, seeded(0)))
+    picks = np.array(photos.picks(4000, randomness.seeded(0)))
     assert (picks == 0).mean() == pytest.approx(0.7, abs=4 * (0.21 / 4000) ** 0.5)
     assert np.bincount(picks, minlength=6)[1:].min() > 150
-    even = np.bincount(Photos([few, folder]).picks(6000, seeded(0)), minlength=6) / 6000
+    even = np.bincount(Photos([few, folder]).picks(6000, randomness.seeded(0)), minlength=6) / 6000
     assert even == pytest.approx(1 / 6, abs=4 * (5 / 36 / 6000) ** 0.5)
     with pytest.raises(InputError, match="give every source of pictures a weight"):
         Photos([f"{few}:0.7", folder])

@@ -12,13 +12,16 @@ import torch
 from conftest import photo, tiny_cascade
 from PIL import Image
 
-from semcast import Link, load_model, read_image
+from semcast import Link, load_model, randomness, read_image
 from semcast.cascade.checkpoint import save_model
+from semcast.cascade.denoiser import denoise, prepare
 from semcast.cascade.loading import compile_networks
+from semcast.cascade.torch_engine import TorchEngine
 from semcast.channels.base import Received
 from semcast.channels.noise import awgn
+from semcast.frame import noiseless
 from semcast.header import HEADER_BITS, SIDE_BITS, Header, bandwidth_ratio
-from semcast.images import to_pixels, to_tensor
+from semcast.images import to_image, to_pixels
 from semcast.modulation.analog import demodulate, modulate, unflatten
 from semcast.randomness import stream
 from semcast.receiver import receive
@@ -27,27 +30,32 @@ ROW_KEYS = """image width height channel_uses bandwidth_ratio side_bits channel 
     psnr_db ssim ms_ssim lpips lpips_vgg encode_ms decode_ms""".split()
 
 
-def seeded(*seeds: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
+def seeded(*seeds: int) -> list[np.random.Generator]:
+    return [randomness.seeded(seed) for seed in seeds]
 
 
-def normal(*shape: int, seed: int = 0, dtype=torch.float32) -> torch.Tensor:
-    return torch.randn(shape, generator=seeded(seed)[0], dtype=dtype)
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return seeded(seed)[0].standard_normal(shape, np.float32)
+
+
+def complex_normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return (normal(*shape, 2, seed=seed).view(np.complex64) / np.sqrt(np.float32(2)))[..., 0]
 
 
 def header(height: int, width: int, factor: float = 0.75) -> Header:
     return Header(0, height, width, factor, 1.0, 0)
 
 
-def symbols(z: torch.Tensor) -> torch.Tensor:
+def symbols(z: np.ndarray) -> np.ndarray:
     """Z [B, 16, hz, wz] as complex symbols [B, k]."""
-    return torch.complex(*z.flatten(1).chunk(2, dim=1))
+    real, imag = np.split(z.reshape(len(z), -1), 2, axis=1)
+    return real + 1j * imag
 
 
-def receive_symbols(received: Received, header: Header, gain, cascade, generators, steps: int) -> torch.Tensor:
+def receive_symbols(received: Received, header: Header, gain, engine, generators, steps: int) -> np.ndarray:
     """Analog symbols -> pictures."""
-    z, noise = demodulate(received, gain, header.latent_shape, cascade.config.noise_aware)
-    return receive(z, noise, header, cascade, generators, steps)
+    z, noise = demodulate(received, gain, header.latent_shape, engine.config.noise_aware)
+    return receive(z, noise, header, engine, generators, steps)
 
 
 def pixels(path) -> np.ndarray:
@@ -65,14 +73,14 @@ def pictures(tmp_path, monkeypatch):
 
 
 def test_modulate_gives_each_image_unit_power_and_unflatten_undoes_it():
-    z = normal(4, 16, 3, 5) * torch.tensor([1e-2, 1.0, 3.0, 50.0])[:, None, None, None] + 0.5
+    z = normal(4, 16, 3, 5) * np.array([1e-2, 1, 3, 50], np.float32)[:, None, None, None] + np.float32(0.5)
     x, gain = modulate(z)
-    assert x.shape == (4, 120) and x.dtype == torch.complex64 and gain.shape == (4, 1)
-    assert torch.allclose(x.abs().square().mean(dim=1), torch.ones(4), atol=1e-5)
-    assert torch.allclose(unflatten(x, gain, (16, 3, 5)), z, rtol=1e-5, atol=0)
-    assert torch.equal(modulate(z[2:3])[0], x[2:3])  # power is per image, never per batch
-    flat = z.flatten(1) * gain
-    assert torch.equal(x.real, flat[:, :120]) and torch.equal(x.imag, flat[:, 120:])
+    assert x.shape == (4, 120) and x.dtype == np.complex64 and gain.shape == (4, 1)
+    assert np.allclose(np.mean(np.abs(x) ** 2, axis=1), 1, atol=1e-5)
+    assert np.allclose(unflatten(x, gain, (16, 3, 5)), z, rtol=1e-5, atol=0)
+    assert np.array_equal(modulate(z[2:3])[0], x[2:3])  # power is per image, never per batch
+    flat = z.reshape(4, -1) * gain
+    assert np.array_equal(x.real, flat[:, :120]) and np.array_equal(x.imag, flat[:, 120:])
 
 
 @pytest.mark.parametrize(
@@ -114,63 +122,61 @@ def test_side_bits_are_the_sum_of_their_table_and_few():
 def test_demodulate_undoes_a_channel_without_noise(columns):
     z = normal(3, 16, 3, 5)
     x, gain = modulate(z)
-    h = normal(3, columns, seed=1, dtype=torch.complex64) + 0.1
+    h = complex_normal(3, columns, seed=1) + np.float32(0.1)
     for noise_aware in (True, False):
-        estimate, noise = demodulate(Received(h * x, h, torch.zeros(3, 1)), gain, (16, 3, 5), noise_aware)
+        estimate, noise = demodulate(Received(h * x, h, np.zeros((3, 1), np.float32)), gain, (16, 3, 5), noise_aware)
         # Dividing by |h|^2 magnifies float32 rounding, 1e-7, by no more than 1 / |h|.
-        assert (estimate - z).abs().max() < 1e-5 / h.abs().min()
-        assert torch.equal(noise, torch.zeros(3, 16, 3, 5))
+        assert np.abs(estimate - z).max() < 1e-5 / np.abs(h).min()
+        assert noise.shape == (3, 16, 3, 5) and not noise.any()
 
 
 @pytest.mark.parametrize("columns", [1, 120], ids=["h per image", "h per symbol"])
 def test_equaliser_is_mmse_when_noise_aware_and_zero_forcing_when_blind(columns):
-    y, h = normal(2, 120, dtype=torch.complex64), normal(2, columns, seed=1, dtype=torch.complex64)
-    noise_var = torch.tensor([[0.1], [2.0]])
-    gain = torch.tensor([[0.5], [4.0]])
-    power = h.abs() ** 2
+    y, h = complex_normal(2, 120), complex_normal(2, columns, seed=1)
+    noise_var, gain = np.array([[0.1], [2]], np.float32), np.array([[0.5], [4]], np.float32)
+    power = np.abs(h) ** 2
     blind, noise = demodulate(Received(y, h, noise_var), gain, (16, 3, 5), noise_aware=False)
     aware, same = demodulate(Received(y, h, noise_var), gain, (16, 3, 5), noise_aware=True)
-    assert torch.allclose(symbols(blind), y / h / gain, rtol=1e-4)
-    assert torch.allclose(symbols(aware), y / h / gain * power / (power + noise_var), rtol=1e-4)
-    expected = (noise_var / (noise_var + power)).expand(2, 120)
-    assert torch.allclose(symbols(noise), torch.complex(expected, expected), rtol=1e-5) and torch.equal(noise, same)
+    assert np.allclose(symbols(blind), y / h / gain, rtol=1e-4)
+    assert np.allclose(symbols(aware), y / h / gain * power / (power + noise_var), rtol=1e-4)
+    expected = np.broadcast_to(noise_var / (noise_var + power), (2, 120))
+    assert np.allclose(symbols(noise), expected * (1 + 1j), rtol=1e-5) and np.array_equal(noise, same)
 
 
 def test_noise_level_goes_from_0_without_noise_to_1_without_signal():
-    y, h = normal(4, 8, dtype=torch.complex64), torch.ones(4, 1, dtype=torch.complex64)
-    noise_var = torch.tensor([[0.0], [1.0], [3.0], [math.inf]])
+    y, h = complex_normal(4, 8), np.ones((4, 1), np.complex64)
+    noise_var = np.array([[0], [1], [3], [math.inf]], np.float32)
     z, noise = demodulate(Received(y, h, noise_var), 1.0, (16, 1, 1), noise_aware=True)
-    assert torch.equal(noise, torch.tensor([0.0, 0.5, 0.75, 1.0])[:, None, None, None].expand(4, 16, 1, 1))
-    assert torch.equal(z[3], torch.zeros(16, 1, 1)) and z.isfinite().all()
-    erased = torch.tensor([0.0, math.inf]).repeat(4)[None]  # every other symbol is lost
+    assert np.array_equal(noise[:, 0, 0, 0], [0, 0.5, 0.75, 1]) and (noise == noise[:, :1]).all()
+    assert not z[3].any() and np.isfinite(z).all()
+    erased = np.array([[0, math.inf] * 4], np.float32)  # every other symbol is lost
     z, noise = demodulate(Received(y[:1], h[:1], erased), 1.0, (16, 1, 1), noise_aware=True)
-    assert torch.equal(symbols(noise).real, erased.isinf().float())
-    assert torch.equal(symbols(z), torch.where(erased == 0, y[:1], 0))
+    assert np.array_equal(symbols(noise).real, np.isinf(erased))
+    assert np.array_equal(symbols(z), np.where(erased == 0, y[:1], 0))
 
 
 def test_a_batch_gives_the_same_pictures_as_single_receptions():
-    cascade, side = tiny_cascade(), header(130, 201)
-    x, gain = modulate(normal(8, *side.latent_shape) * torch.linspace(0.5, 2, 8)[:, None, None, None])
-    received = awgn(x, torch.linspace(-5, 20, 8), seeded(*range(8)))
-    together = receive_symbols(received, side, gain, cascade, seeded(*range(10, 18)), steps=3)
+    engine, side = TorchEngine(tiny_cascade()), header(130, 201)
+    x, gain = modulate(normal(8, *side.latent_shape) * np.linspace(0.5, 2, 8, dtype=np.float32)[:, None, None, None])
+    received = awgn(x, np.linspace(-5, 20, 8), seeded(*range(8)))
+    together = receive_symbols(received, side, gain, engine, seeded(*range(10, 18)), steps=3)
     assert together.shape == (8, 3, 130, 201)
     for i in range(8):
         row = slice(i, i + 1)
         alone = receive_symbols(
-            Received(*(part[row] for part in received)), side, gain[row], cascade, seeded(10 + i), steps=3
+            Received(*(part[row] for part in received)), side, gain[row], engine, seeded(10 + i), steps=3
         )
-        assert (together[row] - alone).abs().max() < 1e-4
-    assert (together[0] - together[1]).abs().max() > 1e-2  # and the pictures do differ
+        assert np.abs(together[row] - alone).max() < 1e-4
+    assert np.abs(together[0] - together[1]).max() > 1e-2  # and the pictures do differ
 
 
 def test_only_a_noise_aware_network_is_given_the_noise_level():
-    x, z, t = normal(2, 4, 16, 16), normal(2, 16, 2, 2, seed=1), torch.tensor([1.0, 0.5])
+    x, z, t = normal(2, 4, 16, 16), normal(2, 16, 2, 2, seed=1), np.array([1.0, 0.5])
     for noise_aware in (True, False):
-        cascade = tiny_cascade(noise_aware=noise_aware)
-        quiet, loud = (
-            cascade.denoise(x, t, cascade.prepare(z, torch.full(z.shape, level), (16, 16)))[0] for level in (0.0, 0.5)
-        )
-        assert torch.equal(quiet, loud) != noise_aware
+        engine = TorchEngine(tiny_cascade(noise_aware=noise_aware))
+        told = (prepare(engine, z, np.full_like(z, level), (16, 16)) for level in (0, 0.5))
+        quiet, loud = (denoise(engine, x, t, condition)[0] for condition in told)
+        assert np.array_equal(quiet, loud) != noise_aware
 
 
 def test_three_programs_give_the_same_picture_as_run_and_the_python_api(cli, tiny_model, pictures):
@@ -197,7 +203,7 @@ def test_a_frame_that_passed_no_channel_is_received_without_noise(cli, pictures)
     assert cli("receive", sent, "-o", out, "--model", tiny_model, "--steps", 3)[0] == 0
     link = Link(load_model(tiny_model))
     side, x = link.send(read_image(pictures / "lying.png"))
-    clean = link.receive(Received(x, torch.ones(1, 1, dtype=x.dtype), torch.zeros(1, 1)), side, steps=3)
+    clean = link.receive(noiseless(x), side, steps=3)
     noisy = link.receive(link.propagate(x, -5.0), side, steps=3)
     assert np.array_equal(pixels(out), to_pixels(clean)) and not np.array_equal(pixels(out), to_pixels(noisy))
 
@@ -230,14 +236,14 @@ def test_run_prints_one_json_row_per_picture_in_order_and_nothing_else(cli, tiny
 
 
 def test_seed_factor_and_steps_reach_the_link(tiny_model):
-    link, image = Link(load_model(tiny_model, dtype="float32")), to_tensor(photo(128, 128))
+    link, image = Link(load_model(tiny_model, dtype="float32")), to_image(photo(128, 128))
     first, again, other = (link(image, 0.0, seed=s, steps=2) for s in (1, 1, 2))
-    assert torch.equal(first.image, again.image) and not torch.equal(first.received.y, other.received.y)
-    assert torch.equal(first.sent.content, other.sent.content)  # the transmitter itself is deterministic
+    assert np.array_equal(first.image, again.image) and not np.array_equal(first.received.y, other.received.y)
+    assert np.array_equal(first.sent.content, other.sent.content)  # the transmitter itself is deterministic
     x = first.sent.content
-    assert x.abs().square().mean().item() == pytest.approx(1, abs=1e-5)
+    assert np.mean(np.abs(x) ** 2) == pytest.approx(1, abs=1e-5)
     assert link.send(image, factor=1.0).content.shape == (1, 128) and x.shape == (1, 72)
-    assert not torch.equal(first.image, link(image, 0.0, seed=1, steps=3).image)
+    assert not np.array_equal(first.image, link(image, 0.0, seed=1, steps=3).image)
 
 
 def test_importing_the_package_does_not_import_torch():
@@ -260,19 +266,17 @@ def test_a_network_that_cannot_be_compiled_runs_as_it_is(monkeypatch, capsys):
     monkeypatch.setattr(torch, "compile", lambda function, **options: lambda *args: 1 / 0)
     compile_networks(cascade)
     side = header(64, 64)
-    x = normal(1, side.channel_uses, dtype=torch.complex64)
-    received = Received(x, torch.ones(1, 1, dtype=x.dtype), torch.zeros(1, 1))
-    pictures = [receive_symbols(received, side, 1.0, model, seeded(0), steps=2) for model in (plain, cascade)]
-    assert torch.equal(*pictures)
+    received, engines = noiseless(complex_normal(1, side.channel_uses)), (TorchEngine(plain), TorchEngine(cascade))
+    pictures = [receive_symbols(received, side, 1.0, engine, seeded(0), steps=2) for engine in engines]
+    assert np.array_equal(*pictures)
     complaints = capsys.readouterr().err.splitlines()
     once = "semcast: not compiled (division by zero); going on without"
     assert complaints == [once, once]  # for Stage B and for Stage A
 
 
 def test_seeds_that_differ_in_any_bit_give_different_noise():
-    """torch's CPU generator looks at 32 bits only; seeds 256 or 2^24 apart once gave the same noise."""
     seeds = [0, 1, 256, 2**16, 2**24, 2**31, 2**32 - 1]
-    first = [torch.rand((), generator=stream(seed, name)).item() for seed in seeds for name in ("channel", "receiver")]
+    first = [stream(seed, name).random() for seed in seeds for name in ("channel", "receiver")]
     assert len(set(first)) == len(first)
-    uniform = torch.tensor([torch.rand((), generator=stream(seed, "loss")).item() for seed in range(2000)])
-    assert (uniform < 0.01).float().mean().item() == pytest.approx(0.01, abs=4 * (0.01 / 2000) ** 0.5)
+    uniform = np.array([stream(seed, "loss").random() for seed in range(2000)])
+    assert (uniform < 0.01).mean() == pytest.approx(0.01, abs=4 * (0.01 / 2000) ** 0.5)

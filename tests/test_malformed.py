@@ -18,7 +18,7 @@ from conftest import photo
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from semcast.cascade.loading import load_model
+from semcast import load_model
 from semcast.channels.noise import awgn
 from semcast.frame import MAX_BYTES, write_frame
 from semcast.header import stamp
@@ -53,7 +53,7 @@ def make_pictures(zoo: Path) -> None:
 
 def make_frames(zoo: Path) -> None:
     link = Link(load_model(zoo / "tiny"))
-    header, x = link.send(torch.rand(1, 3, 80, 96, generator=torch.Generator().manual_seed(0)))
+    header, x = link.send(np.random.default_rng(0).random((1, 3, 80, 96), np.float32))
     write_frame(zoo / "x.sem", header, x)
     write_frame(zoo / "y.sem", header, awgn(x, 10.0, [stream(0, "channel")]))
     write_frame(zoo / "other.sem", stamp(replace(header, encoder_id=header.encoder_id ^ 1), x), x)
@@ -259,10 +259,13 @@ CASES = [  # command line, what the answer must contain
     ("send good.png -o new.sem --model m-layer", "m-layer/config.json describes no network: 'dense'"),
     ("send good.png -o new.sem --model m-cut", "cannot read m-cut/encoder.safetensors: "),
     ("send good.png -o new.sem --model m-part", "m-part/stage_a.safetensors is missing"),
-    ("send good.png -o new.sem --model m-less", "m-less/encoder.safetensors lacks tensor mapper.0.weight (1 such)"),
+    (
+        "send good.png -o new.sem --model m-less",
+        "m-less/encoder.safetensors lacks tensor mapper.0.weight; it belongs to another network",
+    ),
     ("send good.png -o new.sem --model m-more", "m-more/encoder.safetensors has the unknown tensor extra (1 such)"),
     ("send good.png -o new.sem --model m-shape", "mapper.0.weight is [5, 24, 1, 1], expected [16, 24, 1, 1]"),
-    ("send good.png -o new.sem --model m-int", "mapper.0.weight holds torch.int32, expected torch.float32"),
+    ("send good.png -o new.sem --model m-int", "mapper.0.weight holds int32, expected float32"),
     # training
     (
         "train --preset scsic-512 --out new --data good.png",

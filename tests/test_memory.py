@@ -9,7 +9,7 @@ import pytest
 
 CODE = """
 import json, resource, torch
-from semcast.device import keep_freed_memory
+from semcast.cascade.device import keep_freed_memory
 
 def resident_mib():
     with open("/proc/self/statm") as file:

@@ -10,7 +10,8 @@ from conftest import tiny_cascade
 
 from semcast.cascade.config import StageAConfig
 from semcast.cascade.encoder import Encoder
-from semcast.cascade.loading import load_model
+from semcast.cascade.loading import load_torch
+from semcast.cascade.models import WEIGHTS
 from semcast.cascade.stage_a import StageA
 from semcast.cascade.stage_b import StageB
 from semcast.demo import PHOTO
@@ -156,7 +157,7 @@ def test_stage_a_in_tiles_has_no_seams(monkeypatch, size, replicate):
     latent = torch.randn(1, 4, *size)
     with torch.no_grad():
         whole = stage_a.decode(latent)
-        monkeypatch.setattr("semcast.cascade.stage_a.TILE", 16)
+        monkeypatch.setattr("semcast.cascade.tiles.TILE", 16)
         assert (stage_a.decode(latent) - whole).abs().max() < 1e-5 < whole.std()
         alone = stage_a.decode(latent[..., :16, :16])  # a tile without its surroundings
         assert (alone - whole[..., :64, :64]).abs().max() > 1e-3
@@ -164,12 +165,12 @@ def test_stage_a_in_tiles_has_no_seams(monkeypatch, size, replicate):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_shipped_stage_a_in_tiles_is_within_one_grey_level(monkeypatch, dtype):
-    stage_a = load_model("small", dtype=dtype).stage_a
-    image = read_image(PHOTO)[..., 64:192, 160:288].to(stage_a.dtype)
+    stage_a = load_torch(WEIGHTS / "small", dtype=dtype).stage_a
+    image = torch.from_numpy(read_image(PHOTO)[..., 64:192, 160:288]).to(stage_a.dtype)
     with torch.no_grad():
         latent = stage_a.encode(image)
         whole = stage_a.decode(latent).float()
-        monkeypatch.setattr("semcast.cascade.stage_a.TILE", 12)
+        monkeypatch.setattr("semcast.cascade.tiles.TILE", 12)
         tiles = stage_a.decode(latent).float()
     assert (tiles - whole).abs().max() <= 1 / 255
     assert (whole - image.float()).abs().mean() < 0.05  # not a flat field

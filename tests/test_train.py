@@ -14,8 +14,10 @@ from PIL import Image
 from safetensors.torch import load_file, save
 from torch.nn import functional as F
 
+from semcast import randomness
+from semcast.cascade.checkpoint import load_cascade
 from semcast.cascade.config import NETWORKS
-from semcast.cascade.loading import load_model
+from semcast.cascade.denoiser import denoise, prepare
 from semcast.cascade.model import Cascade
 from semcast.channels.noise import awgn
 from semcast.errors import InputError
@@ -42,7 +44,7 @@ def tiny(seed: int = 0, **changes) -> Cascade:
 
 def make_step(batch: int, rows: slice = slice(None)) -> losses.Step:
     """The draws of a step for some rows of its batch, by default for the whole batch."""
-    return losses.Step(seeded(1), batch, rows, torch.device("cpu"), torch.ones(losses.BUCKETS))
+    return losses.Step(randomness.seeded(1), batch, rows, torch.device("cpu"), torch.ones(losses.BUCKETS))
 
 
 def config(phase: str = "joint", **changes) -> TrainConfig:
@@ -151,7 +153,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(phase, adversarial,
     assert files(parts / "model") == files(whole / "model")
     assert files(parts / "last") == files(whole / "last")
     frozen = set(NETWORKS) - set(PHASES[phase].learns)
-    model, before = load_model(parts / "model", dtype="float32").state_dict(), with_dropout().state_dict()
+    model, before = load_cascade(parts / "model").state_dict(), with_dropout().state_dict()
     same = {k for k, v in before.items() if torch.equal(v, model[k])}
     assert {k for k in before if k.split(".")[0] in frozen} <= same  # frozen networks do not change
     assert all(any(k.startswith(name) for k in before.keys() - same) for name in PHASES[phase].learns)
@@ -182,7 +184,7 @@ def test_previews_show_the_pictures_and_what_comes_back(phase, rows, tmp_path, p
     sheet = np.asarray(Image.open(tmp_path / "samples" / "000001.png"))
     assert sheet.shape == (rows * 64, 4 * 64, 3)
     sent = photos.crops(64, 4, training.step_generator(0, 0, training.PREVIEW))
-    assert np.array_equal(sheet[:64], np.concatenate([to_pixels(image[None]) for image in sent], axis=1))
+    assert np.array_equal(sheet[:64], np.concatenate([to_pixels(image[None]) for image in sent.numpy()], axis=1))
     pictures = sheet.reshape(rows, 64, 4, 64, 3).swapaxes(1, 2).reshape(rows * 4, -1)
     assert len(np.unique(pictures, axis=0)) == rows * 4
 
@@ -252,7 +254,7 @@ def test_a_noise_map_added_to_a_model_changes_nothing_until_it_has_learnt():
     t, noise = torch.tensor([1.0, 0.5]), torch.rand(2, 16, 2, 2, generator=seeded(2))
 
     def denoised(cascade, noise):
-        return cascade.denoise(x, t, cascade.prepare(z, noise, (16, 16)))[0]
+        return denoise(cascade, x, t, prepare(cascade, z, noise, (16, 16)))[0]
 
     assert torch.equal(denoised(before, noise), denoised(after, noise))
     torch.nn.init.normal_(after.stage_b.noise_mapper.weight)
@@ -315,7 +317,7 @@ def test_the_saved_model_has_the_averaged_weights_and_produces_their_z(tmp_path,
     cascade, image = tiny(), torch.rand(2, 3, 128, 64, generator=seeded(0))
     folder = train(cascade, photos, config(window=0), tmp_path / "run", vgg, progress=False)
     average = with_weights(cascade, load_file(tmp_path / "run" / "last" / "ema.safetensors"))
-    loaded = load_model(folder, dtype="float32")
+    loaded = load_cascade(folder)
     with torch.no_grad():
         z = [encode(image, model.eval().encoder, 0.75) for model in (average, loaded, cascade)]
     assert all(torch.equal(loaded.state_dict()[k], v) for k, v in average.state_dict().items())
@@ -401,21 +403,21 @@ def test_missing_photos_and_damaged_shards_are_refused(tmp_path):
 
 
 def test_crops_depend_on_the_generator_only(folder, photos, tmp_path):
-    first = photos.crops(64, 6, seeded(1))
+    first = photos.crops(64, 6, randomness.seeded(1))
     assert first.shape == (6, 3, 64, 64) and 0 <= first.min() and first.max() <= 1
-    photos.crops(128, 3, seeded(5))  # neither what was read before nor where the pictures are may matter
+    photos.crops(128, 3, randomness.seeded(5))  # neither what was read before nor where the pictures are may matter
     shutil.copytree(folder, tmp_path / "copy")
     torch.manual_seed(4)
     before = torch.get_rng_state()
-    assert torch.equal(photos.crops(64, 6, seeded(1)), first)
-    assert torch.equal(Photos([tmp_path / "copy"]).crops(64, 6, seeded(1)), first)
+    assert torch.equal(photos.crops(64, 6, randomness.seeded(1)), first)
+    assert torch.equal(Photos([tmp_path / "copy"]).crops(64, 6, randomness.seeded(1)), first)
     assert torch.equal(torch.get_rng_state(), before)
-    assert not torch.equal(photos.crops(64, 6, seeded(2)), first)
-    assert training.step_generator(0, 1, 0).initial_seed() != training.step_generator(1, 0, 0).initial_seed()
+    assert not torch.equal(photos.crops(64, 6, randomness.seeded(2)), first)
+    assert training.step_generator(0, 1, 0).random() != training.step_generator(1, 0, 0).random()
 
 
 def test_linear_z_has_channels_of_equal_variance_and_keeps_as_much_as_16_numbers_can(photos):
-    images = torch.cat([photos.crops(256, 8, seeded(i)) for i in range(4)])
+    images = torch.cat([photos.crops(256, 8, randomness.seeded(i)) for i in range(4)])
     basis = losses.linear_basis(images, 0.75)
     z = losses.linear_z(images, 0.75, basis)
     assert z.shape == (32, 16, 6, 6)
@@ -439,7 +441,7 @@ def test_the_encoder_learns_linear_z(tmp_path, photos):
 
 
 def test_the_spectrum_loss_detects_a_weave_and_ignores_blur(photos):
-    truth = torch.cat([photos.crops(96, 8, seeded(i)) for i in range(2)])
+    truth = torch.cat([photos.crops(96, 8, randomness.seeded(i)) for i in range(2)])
     y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
     weave = 0.05 * torch.cos(2 * math.pi * (x + y) / 8)
     assert losses.spectrum_loss(truth, truth) == 0
@@ -449,7 +451,7 @@ def test_the_spectrum_loss_detects_a_weave_and_ignores_blur(photos):
 
 
 def test_the_grid_loss_is_the_deviation_of_what_repeats_every_8_pixels(photos):
-    truth = torch.cat([photos.crops(96, 8, seeded(i)) for i in range(2)])
+    truth = torch.cat([photos.crops(96, 8, randomness.seeded(i)) for i in range(2)])
     y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
     grey, waves = torch.full((1, 3, 96, 96), 0.5), lambda period: 0.05 * torch.cos(2 * math.pi * x / period)
     found = losses.grid_loss(grey + waves(4)).item()

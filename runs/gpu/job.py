@@ -108,10 +108,10 @@ def build(args):
     """The start: `init`, if wanted with more blocks on the way up of Stage B, or with another Stage A of its own shape."""
     from safetensors.torch import load_file
 
-    from semcast.cascade.loading import load_model
+    from semcast.cascade.checkpoint import load_cascade
     from semcast.cascade.model import Cascade
 
-    old = load_model(args.init, dtype="float32")
+    old = load_cascade(Path(args.init))
     stage_a, stage_b = old.config.stage_a, old.config.stage_b
     state = old.state_dict()
     if args.stage_a:
@@ -463,6 +463,7 @@ def main():
 
     def refit(batches):
         """Fit Stage B's last layer to the latents of the new Stage A by least squares, on features it has already."""
+        from semcast.cascade.denoiser import denoise, prepare
         from semcast.cascade.diffusion import add_noise
 
         kept, xx, xy = {}, 0.0, 0.0
@@ -474,8 +475,8 @@ def main():
                 target = cascade.stage_a.encode(images.to(dtype)).float()
                 z, noise = link(cascade, images.to(dtype), 0.75, -3 + 27 * torch.rand(b, 1, device=device))
                 t = torch.where(torch.rand(b, device=device) < 0.7, 1.0, torch.rand(b, device=device)).double()
-                prepared = cascade.prepare(z, noise, target.shape[-2:], guided=False)
-                cascade.denoise(add_noise(target, t, torch.randn_like(target)), t, prepared)
+                prepared = prepare(cascade, z, noise, target.shape[-2:], guided=False)
+                denoise(cascade, add_noise(target, t, torch.randn_like(target)), t, prepared)
                 f = kept["f"].float().movedim(1, -1).flatten(0, -2).double()
                 f = torch.cat([f, torch.ones_like(f[:, :1])], 1)
                 y = F.pixel_unshuffle(target, 2).movedim(1, -1).flatten(0, -2).double()
@@ -541,12 +542,13 @@ def main():
         if alone:
             latents, truth = hidden, images
         else:
+            from semcast.cascade.denoiser import denoise, prepare
             from semcast.cascade.diffusion import add_noise
 
             factor = 0.75 if rng.random() < 0.88 else rng.choice((0.5, 0.625, 1.0))
             z, noise = link(cascade, images16, factor, -3 + 27 * torch.rand(b, 1, device=device))
             t0 = mark("encoder", t0)
-            prepared = cascade.prepare(z, noise, target.shape[-2:], guided=False)
+            prepared = prepare(cascade, z, noise, target.shape[-2:], guided=False)
             # 3/4 of the pictures start from pure noise, an eighth from the true latent in noise, an eighth from a guess
             e = b // 8
             t = torch.ones(b, device=device, dtype=torch.float64)
@@ -555,11 +557,14 @@ def main():
             if e:
                 with torch.no_grad():
                     part = type(prepared)(prepared.mapped[b - e :].detach(), None, prepared.sca[b - e :])
-                    guess, eps = cascade.denoise(
-                        torch.randn_like(target[b - e :]), torch.ones(e, device=device, dtype=torch.float64), part
+                    guess, eps = denoise(
+                        cascade,
+                        torch.randn_like(target[b - e :]),
+                        torch.ones(e, device=device, dtype=torch.float64),
+                        part,
                     )
                     x[b - e :] = jump(guess, eps, t[b - e :])
-            x0, _ = cascade.denoise(x, t, prepared)
+            x0, _ = denoise(cascade, x, t, prepared)
             # the decoder keeps decoding true latents: an eighth more pictures
             latents, truth = torch.cat([x0, hidden[: max(1, e)]]), torch.cat([images, images[: max(1, e)]])
             t0 = mark("stage_b", t0)
@@ -676,6 +681,8 @@ def main():
 
 
 def preview(cascade, pictures, device, dtype, path):
+    from semcast.cascade.denoiser import denoise, prepare
+
     try:
         model, rows = to_device(cascade, device, dtype), []
         torch.manual_seed(3)
@@ -686,8 +693,9 @@ def preview(cascade, pictures, device, dtype, path):
             with torch.no_grad():
                 for snr in (20.0, 10.0, 1.0):
                     z, noise = link(model, image.to(dtype), 0.75, torch.full((1, 1), snr, device=device), 0.0, 0.0)
-                    prepared = model.prepare(z, noise, (s // 4, s // 4), guided=False)
-                    x0, _ = model.denoise(
+                    prepared = prepare(model, z, noise, (s // 4, s // 4), guided=False)
+                    x0, _ = denoise(
+                        model,
                         torch.randn(1, 4, s // 4, s // 4, device=device),
                         torch.ones(1, device=device, dtype=torch.float64),
                         prepared,

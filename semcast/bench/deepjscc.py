@@ -19,17 +19,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..cascade.checkpoint import check_keys
+from ..cascade.device import to_tensor
 from ..channels.base import Received
 from ..channels.noise import awgn
 from ..errors import InputError
 from ..files import load_tensors, write_bytes
-from ..images import to_pixels, to_tensor
+from ..images import to_pixels
 from .downscale import samples
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -90,7 +92,8 @@ def initialise(network: DeepJSCC, generator: Generator) -> DeepJSCC:
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             taps = 25 * layer.in_channels / (layer.stride[0] ** 2 if layer.transposed else 1)
-            nn.init.normal_(layer.weight, std=math.sqrt(2 / (1 + 0.25**2) / taps), generator=generator)
+            drawn = generator.normal(scale=math.sqrt(2 / (1 + 0.25**2) / taps), size=layer.weight.shape)
+            layer.weight.data.copy_(torch.from_numpy(drawn))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     with torch.no_grad():
@@ -155,7 +158,7 @@ def version(folder: Path = WEIGHTS) -> str:
 
 
 @torch.inference_mode()
-def send(pixels: np.ndarray, uses: int, snr_db: float, folder: Path = WEIGHTS) -> tuple[Tensor, dict]:
+def send(pixels: np.ndarray, uses: int, snr_db: float, folder: Path = WEIGHTS) -> tuple[np.ndarray, dict]:
     """Send with the network of the largest ratio that fits.
 
     The picture is padded to whole cells, and shrunk first if it would need more than `uses`.
@@ -175,7 +178,7 @@ def send(pixels: np.ndarray, uses: int, snr_db: float, folder: Path = WEIGHTS) -
         "width": (width, 16),
         **{name: (value, 8) for name, value in zip(("red", "green", "blue"), colour)},
     }
-    return x, side | {"network": (RATIOS.index(ratio), 2)}
+    return x.numpy(), side | {"network": (RATIOS.index(ratio), 2)}
 
 
 @torch.inference_mode()
@@ -184,10 +187,10 @@ def receive(received: Received, side: dict, folder: Path = WEIGHTS) -> np.ndarra
     network = load_network(RATIOS[side["network"][0]], folder)
     k = received.y.shape[1]
     rows, columns = cells(height, width, k, network.channels, network.stride)  # as in `send`, which uses all it can
-    image = network.decode(samples(received), rows, columns)[:, :, :height, :width]
+    image = network.decode(torch.from_numpy(samples(received)), rows, columns)[:, :, :height, :width]
     if image.shape[-2:] != (height, width):
         image = F.interpolate(image, size=(height, width), mode="bicubic", align_corners=False)
-    return to_pixels(image)
+    return to_pixels(image.numpy())
 
 
 def choose(height: int, width: int, uses: int) -> str:

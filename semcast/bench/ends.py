@@ -14,8 +14,8 @@ import sys
 import numpy as np
 import torch
 
+from ..cascade.device import keep_freed_memory
 from ..channels.base import Received
-from ..device import keep_freed_memory
 from ..errors import InputError
 from .cost import spent_s
 
@@ -45,12 +45,10 @@ class Ends:
                 if pipe:
                     pipe.close()
 
-    def send(
-        self, system: str, pixels: np.ndarray, uses: int, snr_db: float
-    ) -> tuple[torch.Tensor | bytes, dict, float]:
+    def send(self, system: str, pixels: np.ndarray, uses: int, snr_db: float) -> tuple[np.ndarray | bytes, dict, float]:
         """uint8 [H, W, 3] -> (x [1, k] complex64, or a payload, side information, cost in ms)."""
         head, arrays = self.ask("sender", {"system": system, "uses": uses, "snr_db": snr_db}, image=pixels)
-        sent = torch.from_numpy(arrays["x"])[None] if "x" in arrays else arrays["payload"].tobytes()
+        sent = arrays["x"][None] if "x" in arrays else arrays["payload"].tobytes()
         return sent, head["side"], head["ms"]
 
     def receive(self, system: str, received: Received | bytes, side: dict) -> tuple[np.ndarray | None, float]:
@@ -58,7 +56,7 @@ class Ends:
         if isinstance(received, bytes):
             arrays = {"payload": np.frombuffer(received, np.uint8)}
         else:
-            arrays = {name: part.numpy() for name, part in received._asdict().items()}
+            arrays = received._asdict()
         head, arrays = self.ask("receiver", {"system": system, "side": side}, **arrays)
         return arrays.get("image"), head["ms"]
 
@@ -117,7 +115,7 @@ def answer_send(device: str, head: dict, arrays: dict) -> tuple[dict, dict]:
     sent, side = find_system(head["system"], device).send(arrays["image"], head["uses"], head["snr_db"])
     if isinstance(sent, bytes):
         return {"side": side}, {"payload": np.frombuffer(sent, np.uint8)}
-    return {"side": side}, {"x": sent.cpu().numpy().reshape(-1).astype(np.complex64)}
+    return {"side": side}, {"x": sent.reshape(-1).astype(np.complex64)}
 
 
 def answer_receive(device: str, head: dict, arrays: dict) -> tuple[dict, dict]:
@@ -126,7 +124,7 @@ def answer_receive(device: str, head: dict, arrays: dict) -> tuple[dict, dict]:
     if "payload" in arrays:
         received = arrays["payload"].tobytes()
     else:
-        received = Received(*(torch.from_numpy(arrays[name]) for name in Received._fields))
+        received = Received(*(arrays[name] for name in Received._fields))
     image = find_system(head["system"], device).receive(received, head["side"])
     return {}, {} if image is None else {"image": np.ascontiguousarray(image, np.uint8)}
 

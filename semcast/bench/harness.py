@@ -112,7 +112,7 @@ def check(systems: list[str], setting: Setting) -> None:
     for name in systems:
         system = find_system(name)
         if packages := missing(name):
-            raise InputError(f"{name} needs {' and '.join(packages)}: pip install 'semcast[bench,phy]'")
+            raise InputError(f"{name} needs {' and '.join(packages)}: pip install 'semcast[bench]'")
         system.ready()
         if system.link != "channel" and setting.channel != "awgn":
             raise InputError(f"{name} is a bound for awgn; leave it out on {setting.channel}")

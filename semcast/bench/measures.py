@@ -7,13 +7,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..cascade.device import to_tensor
 from ..errors import InputError
-from ..images import to_tensor
+from ..images import to_image
 from ..metrics import measure as metrics
 from ..metrics.classifier import agreement, load_classifier, see
 from ..metrics.colour import delta_e
 from ..metrics.dists import DISTS
 from ..metrics.lpips import LPIPS, load_lpips
+from ..metrics.pixels import MS_SSIM_SIDE_MIN
 from ..metrics.segmenter import load_segmenter, overlaps, segment
 
 METRICS = {  # name: (label, unit, digits, whether more is better)
@@ -87,14 +89,15 @@ def _reference(
     pixels = np.frombuffer(bytearray(data), np.uint8).reshape(shape)
     truth = None if truth_bytes is None else np.frombuffer(truth_bytes, np.uint8).reshape(shape[:2])
     lpips, dists, classifier, _ = networks(lpips_folder)
-    image = to_tensor(pixels)
+    image, tensor = to_image(pixels), to_tensor(pixels)
     used = {name: network for name, network in lpips.items() if headline or name == "alex"}
     network = load_segmenter(segmenter) if segmenter and headline and truth is not None else None
     return {
         "image": image,
+        "tensor": tensor,
         "lpips": used,
         "maps": metrics.reference_maps(image, used),
-        "dists": dists.moments(image) if dists and headline else None,
+        "dists": dists.moments(tensor) if dists and headline else None,
         "seen": see(classifier, pixels) if classifier and headline else None,
         "segmenter": network,
         "truth": truth,
@@ -109,21 +112,21 @@ def measure(reference: dict, received: np.ndarray, lpips_folder: Path | None) ->
     LPIPS-VGG, DISTS and the classifier are slow and only run if the reference was made for a headline SNR.
     """
     _, dists, classifier, reasons = networks(lpips_folder)
-    image = to_tensor(received)
+    image, tensor = to_image(received), to_tensor(received)
     found = metrics.measure(reference["image"], image, reference["lpips"], reference["maps"])
     quality: dict = {name: found[name] for name in METRICS if name in found}
     quality["dists"] = (
-        dists.distance(reference["dists"], dists.moments(image)) if dists and reference["dists"] else None
+        dists.distance(reference["dists"], dists.moments(tensor)) if dists and reference["dists"] else None
     )
     seen = see(classifier, received) if classifier and reference["seen"] else None
     quality |= (
         agreement(reference["seen"].labels, seen.labels) if seen else {"top1_in_top5": None, "top5_overlap": None}
     )
-    quality["delta_e"] = delta_e(reference["image"], image)
-    why = {"ms_ssim": f"needs sides of at least {metrics.MS_SSIM_SIDE_MIN} pixels"} | reasons
+    quality["delta_e"] = delta_e(reference["tensor"], tensor)
+    why = {"ms_ssim": f"needs sides of at least {MS_SSIM_SIDE_MIN} pixels"} | reasons
     network, truth = reference["segmenter"], reference["truth"]
     why |= {"segments": "needs --labels and --segmenter"} if truth is None else {}
-    shift = 255 * (image - reference["image"]).mean((0, 2, 3))
+    shift = 255 * (tensor - reference["tensor"]).mean((0, 2, 3))
     quality |= {name: round(value, 4) for name, value in zip(SHIFTS, shift.tolist())}
     quality["segments"] = overlaps(segment(network, received), truth) if network and truth is not None else None
     lacking = [name for name, value in quality.items() if value is None]

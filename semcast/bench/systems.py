@@ -1,7 +1,7 @@
 """The systems that the bench measures. Each is a sender and a receiver, which run in separate processes (`ends.py`):
 
     send(pixels, uses, snr_db) -> (x, side)     pixels uint8 [H, W, 3]; x [1, k] complex, k <= uses, mean |x|^2 = 1
-    receive(received, side) -> pixels           `Received` of [1, k] tensors; None if lost: the mean colour is shown
+    receive(received, side) -> pixels           `Received` of [1, k] arrays; None if lost: the mean colour is shown
 
 side = {name: [value, bits]} holds whole numbers 0 <= value < 2^bits. It is error-free, and the harness counts it. The
 fields red, green and blue hold the mean colour. Senders know the average SNR, but neither the noise nor which draw it
@@ -11,7 +11,6 @@ against the theory.
 To measure your own, give `--systems package.module:NAME` with NAME a `System`.
 """
 
-import copy
 import dataclasses
 import functools
 import hashlib
@@ -21,32 +20,36 @@ import math
 import zlib
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
 from ..cascade.config import load_config
-from ..cascade.loading import load_model
-from ..cascade.model import Cascade
+from ..cascade.engine import Engine, load_model
 from ..cascade.models import find_model
-from ..channels.base import Received
+from ..channels.base import Received, ones
 from ..errors import InputError, Lost, load_object
 from ..errors import missing as missing_packages
 from ..header import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, HEADER_BITS, VERSION, Header
 from ..images import mean_colour as colour_of
-from ..images import to_pixels, to_tensor
+from ..images import to_image, to_pixels
 from ..link import Link
-from ..modulation import ldpc
+from ..modulation import mcs as schemes
+from ..modulation.analog import modulate
 from ..modulation.capacity import capacity, normal_approximation
 from ..modulation.modems import on_air
 from . import codecs, deepjscc
-from .downscale import enlarge, grid, samples, shrink
+from .downscale import enlarge, enlarging, grid, resize, samples, shrink, shrinking
 from .pictures import sides_of
+
+if TYPE_CHECKING:
+    from ..cascade.torch_engine import TorchEngine
 
 FINITE_LOSS = 0.01  # block error probability of the `finite` links
 FIXED_DB = 10.0  # `fixed` links use at every SNR the scheme that is best at this one
 Side = dict[str, tuple[int, int]]
+NOTHING = np.zeros((1, 0), np.complex64)  # the symbols of a picture that no scheme carries
 
 
 class System(NamedTuple):
@@ -65,17 +68,17 @@ class System(NamedTuple):
 
 def send_semcast(
     pixels: np.ndarray, uses: int, snr_db: float, model: str, device: str, mode: str, fixed_db: float | None = None
-) -> tuple[torch.Tensor, Side]:
+) -> tuple[np.ndarray, Side]:
     """Send over the link at the largest `factor` that the uses allow. A packet that does not fit becomes no symbols."""
     link = load_link(model, device, True, mode)
-    factor = largest_factor(*sides_of(pixels), uses, link.cascade.config.factor)
+    factor = largest_factor(*sides_of(pixels), uses, link.engine.config.factor)
     seed = zlib.crc32(pixels.tobytes())  # seeds the receiver's diffusion noise
     colour = mean_colour(pixels) if mode == "digital" else {}
     try:
-        sent = link.send(to_tensor(pixels), snr_db if fixed_db is None else fixed_db, factor=factor, seed=seed)
+        sent = link.send(to_image(pixels), snr_db if fixed_db is None else fixed_db, factor=factor, seed=seed)
     except Lost:
         header = Header(0, *sides_of(pixels), factor, 1.0, seed)
-        return torch.zeros(1, 0, dtype=torch.complex64), header_side(header) | colour
+        return NOTHING, header_side(header) | colour
     return on_air(sent), header_side(sent.header) | colour
 
 
@@ -102,12 +105,12 @@ def receive_semcast(received: Received, side: Side, model: str, device: str, ste
 
 @functools.lru_cache(maxsize=4)
 def load_link(model: str, device: str, low_memory: bool, mode: str) -> Link:
-    return Link(load_cascade(model, device, low_memory), mode=mode)
+    return Link(load_engine(model, device, low_memory), mode=mode)
 
 
 @functools.lru_cache(maxsize=2)
-def load_cascade(model: str, device: str, low_memory: bool) -> Cascade:
-    return load_model(model, device, low_memory=low_memory)
+def load_engine(model: str, device: str, low_memory: bool) -> Engine:
+    return load_model(model, device, low_memory=low_memory and device != "cpu")
 
 
 def largest_factor(height: int, width: int, uses: int, default: float) -> float:
@@ -128,11 +131,16 @@ def semcast_uses(height: int, width: int, factor: float) -> int:
 @functools.cache
 def model_version(model: str) -> str:
     """Name and version of a model: the hash of its weight files, or that of the files whose figures hold for them."""
-    folder = find_model(model).folder
-    assert folder is not None  # `find_model` refuses a model that is not here
+    folder = model_folder(model)
     files = sorted(folder.glob("*.safetensors"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
     return f"{folder.name} {load_config(folder).same_as or digest}"
+
+
+def model_folder(model: str) -> Path:
+    folder = find_model(model).folder
+    assert folder is not None  # `find_model` refuses a model that is not here
+    return folder
 
 
 def semcast(model: str, device: str, steps: int | None = None) -> System:
@@ -161,11 +169,11 @@ def receive_told_less(received: Received, side: Side, model: str, device: str, t
 
 @functools.lru_cache(maxsize=1)
 def load_mapless(model: str, device: str) -> Link:
-    """The link with a Stage B that ignores its noise map and is told only the mean noise."""
-    cascade = copy.deepcopy(load_cascade(model, device, False))
-    if cascade.config.stage_b.noise_map:
-        cascade.stage_b.noise_mapper.weight.data.zero_()
-    return Link(cascade)
+    """The link with a Stage B that is told only the mean noise."""
+    engine = load_model(model, device)
+    map_z = engine.map_z
+    engine.map_z = lambda z, noise, size: map_z(z, None, size)
+    return Link(engine)
 
 
 def one_variance(received: Received) -> Received:
@@ -180,11 +188,11 @@ def one_variance(received: Received) -> Received:
     zero that is believed to have the noise of those that arrived.
     """
     y, h, noise_var = received
-    power = h.abs().square().clamp_min(1e-12)
-    noise = (noise_var / power).expand(y.shape)
-    arrived = noise.isfinite()
-    mean = noise.where(arrived, 0).sum(dim=1, keepdim=True) / arrived.sum(dim=1, keepdim=True)
-    return Received((h.conj() * y / power).where(arrived, 0), torch.ones_like(y[:, :1]), mean)
+    power = np.maximum(np.abs(h) ** 2, 1e-12)
+    noise = np.broadcast_to(noise_var / power, y.shape)
+    arrived = np.isfinite(noise)
+    mean = np.where(arrived, noise, 0).sum(axis=1, keepdims=True) / arrived.sum(axis=1, keepdims=True)
+    return Received(np.where(arrived, h.conj() * y / power, 0), ones(y), mean)
 
 
 def semcast_digital(model: str, device: str, fixed_db: float | None = None) -> System:
@@ -193,14 +201,14 @@ def semcast_digital(model: str, device: str, fixed_db: float | None = None) -> S
     suits = "chosen by the SNR" if fixed_db is None else f"that suit {fixed_db:g} dB, at every SNR"
     version = lambda: f"{model_version(model)}, packets of frame version {VERSION}"
     about = f"semcast's Z as a packet of bytes over 5G LDPC and QAM {suits}"
-    return System(about, send, receive, digital=True, needs=("sionna", "constriction"), version=version)
+    return System(about, send, receive, digital=True, needs=("sionna",), version=version)
 
 
 # A sender that sends nothing, for the worth of a lost picture
 
 
-def send_nothing(pixels: np.ndarray, uses: int, snr_db: float) -> tuple[torch.Tensor, Side]:
-    return torch.zeros(1, 0, dtype=torch.complex64), sides(pixels) | mean_colour(pixels)
+def send_nothing(pixels: np.ndarray, uses: int, snr_db: float) -> tuple[np.ndarray, Side]:
+    return NOTHING, sides(pixels) | mean_colour(pixels)
 
 
 def receive_nothing(received: Received, side: Side) -> None:
@@ -210,49 +218,48 @@ def receive_nothing(received: Received, side: Side) -> None:
 # Analog rivals whose transmitter is not trained for the channel
 
 
-def send_downscale(pixels: np.ndarray, uses: int, snr_db: float) -> tuple[torch.Tensor, Side]:
-    x, mean, gain = shrink(to_tensor(pixels), uses)
-    red, green, blue = (mean.flatten() * 255).round().int().tolist()
+def send_downscale(pixels: np.ndarray, uses: int, snr_db: float) -> tuple[np.ndarray, Side]:
+    x, mean, gain = shrink(to_image(pixels), uses)
+    red, green, blue = eight_bit(mean)
     return x, {
         **sides(pixels),
         "red": (red, 8),
         "green": (green, 8),
         "blue": (blue, 8),
-        "gain": (float16_bits(gain.item()), 16),
+        "gain": (float16_bits(gain), 16),
     }
 
 
 def receive_downscale(received: Received, side: Side) -> np.ndarray:
-    mean = torch.tensor([side[name][0] / 255 for name in ("red", "green", "blue")]).view(1, 3, 1, 1)
+    mean = np.array([side[name][0] / 255 for name in ("red", "green", "blue")], np.float32).reshape(1, 3, 1, 1)
     return to_pixels(enlarge(received, mean, float16(side["gain"][0]), (side["height"][0], side["width"][0])))
 
 
-@torch.inference_mode()
-def send_stage_a(pixels: np.ndarray, uses: int, snr_db: float, model: str, device: str) -> tuple[torch.Tensor, Side]:
+def send_stage_a(pixels: np.ndarray, uses: int, snr_db: float, model: str, device: str) -> tuple[np.ndarray, Side]:
     """Shrink the picture until its Stage A latent, 4 numbers for 4x4 pixels, fits; send the latent."""
-    stage_a = load_link(model, device, False, "analog").cascade.stage_a
     height, width = stage_a_grid(*sides_of(pixels), uses)
-    small = torch.nn.functional.interpolate(
-        to_tensor(pixels), size=(4 * height, 4 * width), mode="bilinear", antialias=True
-    )
-    latent = stage_a.encode(small.to(device, next(stage_a.parameters()).dtype)).float().cpu()  # [1, 4, h, w]
-    mean = latent.mean(dim=(2, 3)).half().float()  # [1, 4]
-    z = (latent - mean[..., None, None]).flatten(1)
-    gain = z.square().mean().mul(2).clamp_min(1e-12).rsqrt()
+    latent = load_autoencoder(model, device).latent(resize(to_image(pixels), (4 * height, 4 * width), shrinking))
+    mean = latent.mean(axis=(2, 3)).astype(np.float16).astype(np.float32)  # [1, 4]
+    z = (latent - mean[..., None, None]).reshape(1, 4, height, width)
+    x, gain = modulate(z)
     means = {f"mean{i}": (float16_bits(value), 16) for i, value in enumerate(mean[0].tolist())}
-    x = torch.complex(*(gain * z).chunk(2, dim=1))
     return x, {**sides(pixels), **means, "gain": (float16_bits(gain.item()), 16)}
 
 
-@torch.inference_mode()
 def receive_stage_a(received: Received, side: Side, model: str, device: str) -> np.ndarray:
-    stage_a = load_link(model, device, False, "analog").cascade.stage_a
     sides = side["height"][0], side["width"][0]
-    z = samples(received) / float16(side["gain"][0])
-    mean = torch.tensor([float16(side[f"mean{i}"][0]) for i in range(4)]).view(1, 4, 1, 1)
-    latent = z.view(1, 4, *stage_a_grid(*sides, z.shape[1] // 2)) + mean
-    small = stage_a.decode(latent.to(device, next(stage_a.parameters()).dtype)).float().cpu()
-    return to_pixels(torch.nn.functional.interpolate(small, size=sides, mode="bicubic", align_corners=False))
+    z = samples(received) / np.float32(float16(side["gain"][0]))
+    mean = np.array([float16(side[f"mean{i}"][0]) for i in range(4)], np.float32).reshape(1, 4, 1, 1)
+    latent = z.reshape(1, 4, *stage_a_grid(*sides, z.shape[1] // 2)) + mean
+    return to_pixels(resize(load_autoencoder(model, device).decode(latent), sides, enlarging))
+
+
+@functools.lru_cache(maxsize=1)
+def load_autoencoder(model: str, device: str) -> "TorchEngine":
+    from ..cascade.loading import load_torch
+    from ..cascade.torch_engine import TorchEngine
+
+    return TorchEngine(load_torch(model_folder(model), device))
 
 
 def stage_a_grid(height: int, width: int, uses: int) -> tuple[int, int]:
@@ -269,19 +276,21 @@ def stage_a(model: str, device: str) -> System:
 # Codecs over a digital link
 
 
-def send_codec(
-    codec: str, link: str, pixels: np.ndarray, uses: int, snr_db: float
-) -> tuple[torch.Tensor | bytes, Side]:
-    mcs = ldpc.choose(uses, snr_db if link == "ldpc" else FIXED_DB) if link in ("ldpc", "fixed") else None
-    budget = ideal_bits(link, uses, snr_db) // 8 if mcs is None else ldpc.plan(uses, mcs).payload_bytes
+def send_codec(codec: str, link: str, pixels: np.ndarray, uses: int, snr_db: float) -> tuple[np.ndarray | bytes, Side]:
+    mcs = schemes.choose(uses, snr_db if link == "ldpc" else FIXED_DB) if link in ("ldpc", "fixed") else None
+    budget = ideal_bits(link, uses, snr_db) // 8 if mcs is None else schemes.plan(uses, mcs).payload_bytes
     found = codecs.fit(codec, pixels, budget)
     payload, scale = found or (b"", 0)
     side = {**sides(pixels), **mean_colour(pixels), "size": (len(payload), 16), "scale": (scale, 2)}
     if link == "ldpc":
-        side["scheme"] = (ldpc.TABLE.index(mcs) if mcs else 0, 5)
+        side["scheme"] = (schemes.TABLE.index(mcs) if mcs else 0, 5)
     if link in ("capacity", "finite"):
         return payload, side
-    return ldpc.encode([payload], uses, mcs) if payload and mcs else torch.zeros(1, 0, dtype=torch.complex64), side
+    if not (payload and mcs):
+        return NOTHING, side
+    from ..modulation import ldpc
+
+    return ldpc.encode([payload], uses, mcs), side
 
 
 def receive_codec(codec: str, link: str, received: Received | bytes, side: Side) -> np.ndarray | None:
@@ -290,8 +299,12 @@ def receive_codec(codec: str, link: str, received: Received | bytes, side: Side)
 
 
 def decode_payload(link: str, received: Received, side: Side) -> bytes | None:
-    mcs = ldpc.TABLE[side["scheme"][0]] if link == "ldpc" else ldpc.choose(received.y.shape[1], FIXED_DB)
-    return ldpc.decode(received, mcs, [side["size"][0]])[0] if mcs else None
+    mcs = schemes.TABLE[side["scheme"][0]] if link == "ldpc" else schemes.choose(received.y.shape[1], FIXED_DB)
+    if mcs is None:
+        return None
+    from ..modulation import ldpc
+
+    return ldpc.decode(received, mcs, [side["size"][0]])[0]
 
 
 def ideal_bits(link: str, uses: int, snr_db: float) -> int:
@@ -309,8 +322,13 @@ def sides(pixels: np.ndarray) -> Side:
 
 def mean_colour(pixels: np.ndarray) -> Side:
     """The mean colour in 24 bits, which is shown in place of a lost picture."""
-    values = (colour_of(to_tensor(pixels)).flatten() * 255).round().int().tolist()
+    values = eight_bit(colour_of(to_image(pixels)))
     return {name: (value, 8) for name, value in zip(("red", "green", "blue"), values)}
+
+
+def eight_bit(colour: np.ndarray) -> list[int]:
+    """A colour in [0, 1] as three whole numbers."""
+    return np.rint(colour.ravel() * 255).astype(int).tolist()
 
 
 def float16_bits(value: float) -> int:
@@ -343,7 +361,7 @@ def _codec(codec: str, link: str) -> System:
 def link_version() -> str:
     """Version of the digital link: the hash of its error curves, which decide the scheme, and its decoder's version."""
     sionna = importlib.metadata.version("sionna-no-rt") if importlib.util.find_spec("sionna") else "missing"
-    return f"link {hashlib.sha256(ldpc.CURVES.read_bytes()).hexdigest()[:8]}, sionna {sionna}"
+    return f"link {hashlib.sha256(schemes.CURVES.read_bytes()).hexdigest()[:8]}, sionna {sionna}"
 
 
 MODELS = {  # systems that run with any model: "semcast@MODEL_NAME_OR_DIR"

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from ..channels.base import Received
 from ..channels.catalogue import find_channel
@@ -115,7 +114,7 @@ def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
             yield row, image if unit.shown and headline and draw == 0 else None, seen
 
 
-def check_sent(name: str, system: System, sent: torch.Tensor | bytes, side: dict, uses: int, snr_db: float) -> dict:
+def check_sent(name: str, system: System, sent: np.ndarray | bytes, side: dict, uses: int, snr_db: float) -> dict:
     """Count and check what a sender hands over. Returns fields of the row."""
     wrong = lambda text: InputError(f"the sender of {name!r} {text}")
     for field, (value, bits) in side.items():
@@ -137,7 +136,7 @@ def check_sent(name: str, system: System, sent: torch.Tensor | bytes, side: dict
         raise wrong(f"used the channel {k} times; {uses} are allowed")
     if k == 0:
         return {"payload_uses": 0, **facts}
-    power = sent.abs().square().double().mean().item()
+    power = np.mean(np.abs(sent).astype(np.float64) ** 2).item()
     spread = 5 * math.sqrt(0.4 / k) if system.digital else 0.0  # 256-QAM: Var|x|^2 = 0.4
     if not abs(power - 1) <= POWER_TOLERANCE + spread:  # also refuses NaN
         raise wrong(f"sent with power {power:.5g} instead of 1")
@@ -145,13 +144,13 @@ def check_sent(name: str, system: System, sent: torch.Tensor | bytes, side: dict
 
 
 def propagate(
-    system: System, sent: torch.Tensor | bytes, snr_db: float, sha256: str, draw: int, setting: Setting
+    system: System, sent: np.ndarray | bytes, snr_db: float, sha256: str, draw: int, setting: Setting
 ) -> tuple[Received | bytes | None, dict]:
     """Apply the channel. Returns what arrives, or None for nothing, and fields of the row."""
     noise = {"channel_uses": 0, "es_n0_db": None}
     seeds = [draw_seed(sha256, draw + COPY_STRIDE * copy) for copy in range(setting.copies)]
     if isinstance(sent, bytes):
-        lucky = system.link == "capacity" or torch.rand((), generator=stream(seeds[0], "loss")).item() >= FINITE_LOSS
+        lucky = system.link == "capacity" or stream(seeds[0], "loss").random() >= FINITE_LOSS
         return (sent if sent and lucky else None), noise | {"channel_uses": None}
     if not sent.shape[1]:
         return None, noise
@@ -162,7 +161,7 @@ def propagate(
     if setting.channel in MEASURED_NOISE:
         n = receptions[0].y - receptions[0].h * sent
         noise["es_n0_db"] = 10 * math.log10(
-            sent.abs().square().double().sum().item() / n.abs().square().double().sum().item()
+            np.sum(np.abs(sent).astype(np.float64) ** 2) / np.sum(np.abs(n).astype(np.float64) ** 2)
         )
     return combine(receptions), noise | {"channel_uses": setting.copies * channel.uses(sent.shape[1], options)}
 

@@ -13,7 +13,7 @@ from multiprocessing import connection
 
 import torch
 
-from ..device import keep_freed_memory
+from ..cascade.device import keep_freed_memory
 from ..errors import InputError
 from .ends import Ends
 from .unit import Measured, Unit, measure_unit

@@ -1,9 +1,9 @@
-"""Saving and loading a model: a folder with config.json and one safetensors file per network, never pickle."""
+"""Saving and loading a model in torch: a folder with config.json and one safetensors file per network, never pickle."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +23,10 @@ def save_model(cascade: Cascade, folder: Path, dtype: torch.dtype = torch.float3
     folder.mkdir(parents=True, exist_ok=True)
     for name in NETWORKS:
         state = getattr(cascade, name).state_dict()
-        tensors = compressed(state) if dtype == torch.int8 else {k: _stored(v, dtype) for k, v in state.items()}
+        if dtype == torch.int8:
+            tensors = {k: torch.from_numpy(np.array(v)) for k, v in compressed(arrays(state)).items()}
+        else:
+            tensors = {k: _stored(v, dtype) for k, v in state.items()}
         save_tensors(tensors, folder / f"{name}.safetensors")
     save_config(cascade.config, folder)
 
@@ -45,7 +48,7 @@ def load_cascade(folder: Path, dtype: torch.dtype = torch.float32) -> Cascade:
         raise InputError(f"{folder}/config.json describes no network: {error}") from None
     for name in NETWORKS:
         network = getattr(cascade, name)
-        tensors = expanded(load_tensors(Path(folder) / f"{name}.safetensors"))
+        tensors = load_weights(Path(folder) / f"{name}.safetensors")
         check_keys(network, tensors, f"{folder}/{name}.safetensors")
         kind = torch.float32 if name == "encoder" else dtype
         state = {k: v.to(kind) if v.is_floating_point() else v for k, v in tensors.items()}
@@ -73,19 +76,19 @@ def check_keys(
             raise InputError(f"{where}: {key} holds {tensors[key].dtype}, expected {tensor.dtype}")
 
 
-def encoder_id(encoder: nn.Module) -> int:
-    """A 16-bit number that identifies an encoder. Sender and receiver need the same encoder, but no other network."""
-    return int(fingerprint(encoder)[:4], 16)
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file; 8-bit weights become float32, others keep their precision and stay memory-mapped."""
+    tensors = load_tensors(path)
+    if any(tensor.dtype == torch.int8 for tensor in tensors.values()):
+        tensors = {k: torch.from_numpy(np.array(v)) for k, v in expanded(arrays(tensors)).items()}
+    return tensors
 
 
-def fingerprint(network: nn.Module) -> str:
-    """SHA-256 of a network's parameters and statistics in bfloat16, so that float32 and bfloat16 files agree."""
-    digest = hashlib.sha256()
-    for key, tensor in sorted(network.state_dict().items()):
-        if tensor.is_floating_point():
-            digest.update(key.encode())
-            digest.update(tensor.detach().cpu().to(torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()
+def arrays(tensors: nn.Module | Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """A network's tensors, or those given, in numpy; bfloat16 becomes float32."""
+    state = tensors.state_dict() if isinstance(tensors, nn.Module) else tensors
+    kept = {k: v.detach().cpu() for k, v in state.items()}
+    return {k: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for k, v in kept.items()}
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -11,10 +11,12 @@ from typing import Any, get_type_hints
 from ..errors import InputError
 from ..files import write_text
 
+ENGINES = ("auto", "onnx", "torch")  # what may run the networks
 NETWORKS = ("encoder", "stage_b", "stage_a")  # each has one file in a model folder
 COUNT_MAX = 100  # of blocks and repeats; a config.json that asks for more is refused
 STRIDE = 32  # input pixels of the encoder per position of Z, along each side
 LATENT_CHANNELS = 16  # channels of Z
+PATCH = 2  # latent pixels a side that Stage B takes as one
 
 EFFNET_V2_S = (  # (block, expand, kernel, stride, in, out, repeats), as in torchvision's `efficientnet_v2_s`
     ("fused", 1, 3, 1, 24, 24, 2),

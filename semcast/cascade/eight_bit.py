@@ -6,36 +6,40 @@ A row is everything that belongs to one index of the first dimension. Files are 
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
+import numpy as np
 
 SCALE = ".scale"  # added to a tensor's key, gives the key of its scales [rows]
 TOP = 127
 
 
-def compressed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def compressed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Convert matrices and kernels to 8 bits and scales. Vectors (biases, BatchNorm statistics) stay as they are."""
     stored = {}
     for key, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.squeeze().ndim >= 2:
-            rows = tensor.detach().cpu().float().flatten(1)
-            scale = rows.abs().amax(dim=1).clamp_min(1e-12) / TOP  # [rows]
-            stored[key] = (rows / scale[:, None]).round().to(torch.int8).view(tensor.shape)
+        if is_matrix(tensor):
+            rows = tensor.reshape(len(tensor), -1).astype(np.float32)
+            scale = np.maximum(np.abs(rows).max(axis=1), np.float32(1e-12)) / np.float32(TOP)  # [rows]
+            stored[key] = np.rint(rows / scale[:, None]).astype(np.int8).reshape(tensor.shape)
             stored[key + SCALE] = scale
         else:
-            stored[key] = tensor.detach().cpu()
+            stored[key] = tensor
     return stored
 
 
-def expanded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def is_matrix(tensor: np.ndarray) -> bool:
+    """Whether it has two dimensions or more that are longer than 1, and fractions."""
+    return np.issubdtype(tensor.dtype, np.floating) and tensor.squeeze().ndim >= 2
+
+
+def expanded(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Convert the result of `compressed` back to float32. Tensors of any other precision stay as they are."""
     found = {}
     for key, tensor in tensors.items():
         if key.endswith(SCALE) and key.removesuffix(SCALE) in tensors:
             continue
         scale = tensors.get(key + SCALE)
-        if scale is None or tensor.dtype != torch.int8 or scale.shape != tensor.shape[:1]:
+        if scale is None or tensor.dtype != np.int8 or scale.shape != tensor.shape[:1]:
             found[key] = tensor
         else:
-            found[key] = tensor.float() * scale.view(-1, *[1] * (tensor.ndim - 1))
+            found[key] = tensor * scale.reshape(-1, *[1] * (tensor.ndim - 1))
     return found

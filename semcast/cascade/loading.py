@@ -1,4 +1,4 @@
-"""Loading a model for use: on which device, in which precision, compiled or not."""
+"""Loading a model into torch: on which device, in which precision, compiled or not."""
 
 import sys
 from collections.abc import Callable
@@ -8,34 +8,17 @@ from typing import Generic, ParamSpec
 import torch
 from torch import Tensor
 
-from ..device import pick_device, pick_dtype
 from .checkpoint import load_cascade
+from .device import pick_device, pick_dtype
 from .model import Cascade
-from .models import find_model
 
 P = ParamSpec("P")
 
 
-def load_model(
-    name_or_folder: str | Path = "small",
-    device: str = "cpu",
-    dtype: str = "auto",
-    low_memory: bool = False,
-    compile: bool = False,
+def load_torch(
+    folder: Path, device: str = "cpu", dtype: str = "auto", low_memory: bool = False, compile: bool = False
 ) -> Cascade:
-    """Load a model by name ("small"), by the folder that holds its config.json and weights, or by "module:NAME".
-
-    Args:
-        device: "cpu", "cuda", "cuda:1" ...
-        dtype: precision of Stage B and Stage A: "float32", "bfloat16", or "auto", which is bfloat16 where the device
-            computes in it. The encoder always runs in float32.
-        low_memory: keep the networks in main memory, and each on the device only while it runs.
-        compile: see `compile_networks`.
-    Raises:
-        InputError: there is no such model, device or dtype; the weights are missing or damaged.
-    """
-    folder = find_model(name_or_folder).folder
-    assert folder is not None  # `find_model` refuses a model that has not been fetched
+    """Load the model in `folder`. Arguments and errors as in `engine.load_model`."""
     device = pick_device(device)
     cascade = load_cascade(folder, pick_dtype(dtype, device))
     if compile:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import OFFICIAL_STAGE_A, StageAConfig
+from .tiles import in_tiles
 
-TILE = 256  # side of the tiles in which large latents are decoded, in latent pixels: 1024 picture pixels
 CACHE = 1 << 20  # hidden values that an MLP computes at once on a CPU: 2 MiB in bf16, which stay in the cache
 
 
@@ -62,23 +62,9 @@ class StageA(nn.Module):
     def decode(self, latent: Tensor) -> Tensor:
         """latent [B, 4, h, w] -> image [B, 3, 4h, 4w], about [0, 1] but not clamped.
 
-        Large latents are decoded in tiles. Each tile is decoded together with as much of its surroundings as the
-        convolutions reach, so there are no seams: the result equals that of the whole latent, up to rounding.
+        Large latents are decoded in tiles, but not in training.
         """
-        height, width = latent.shape[-2:]
-        if torch.is_grad_enabled() or max(height, width) <= TILE:
-            return self._up(latent)
-        # In latent pixels: one per block, one for the transposed convolution, half a one per block behind it.
-        reach = self.config.bottleneck_blocks + 1 + (self.config.fine_blocks + 1) // 2
-        image = latent.new_empty(len(latent), 3, 4 * height, 4 * width)
-        for top in range(0, height, TILE):
-            for left in range(0, width, TILE):
-                y, x = max(0, top - reach), max(0, left - reach)
-                part = latent[..., y : top + TILE + reach, x : left + TILE + reach]
-                seen = self._up(part)[..., 4 * (top - y) :, 4 * (left - x) :]
-                place = image[..., 4 * top : 4 * (top + TILE), 4 * left : 4 * (left + TILE)]
-                place.copy_(seen[..., : place.shape[-2], : place.shape[-1]])
-        return image
+        return self._up(latent) if torch.is_grad_enabled() else in_tiles(self._up, latent, self.config)
 
     def _up(self, latent: Tensor) -> Tensor:
         count = 1 + self.config.bottleneck_blocks

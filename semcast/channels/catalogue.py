@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import InputError, load_object, require
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from numpy.random import Generator
 
-    from .base import Received
+    from .base import Array, Received
 
 
 class Option(NamedTuple):
@@ -78,9 +78,7 @@ class Channel:
         require(f"channel {self.name}", *self.needs)
         return self.check(dict(text.split("=", 1) for text in texts))
 
-    def __call__(
-        self, x: "Tensor", snr_db: "float | Tensor", generators: "Sequence[Generator]", **options
-    ) -> "Received":
+    def __call__(self, x: "Array", snr_db: "float | Array", generators: "Sequence[Generator]", **options) -> "Received":
         """Send x [B, K] over the channel; see base.py. Options that are not given take their defaults."""
         options = self.check(options)
         mismatch_db = options.pop("snr_mismatch_db")

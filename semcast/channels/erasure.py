@@ -4,21 +4,22 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-import torch
-from torch import Generator, Tensor
+import numpy as np
+from numpy.random import Generator
 
+from ..arrays import Array, array_namespace
 from .base import Received, uniform
 from .noise import awgn
 
 
-def erasure(x: Tensor, snr_db: float | Tensor, generators: Sequence[Generator], rate: float) -> Received:
+def erasure(x: Array, snr_db: float | Array, generators: Sequence[Generator], rate: float) -> Received:
     """AWGN in which every symbol is lost independently with probability `rate`."""
     return erase(awgn(x, snr_db, generators), uniform(x, x.shape[1], generators) < rate)
 
 
 def burst_erasure(
-    x: Tensor,
-    snr_db: float | Tensor,
+    x: Array,
+    snr_db: float | Array,
     generators: Sequence[Generator],
     rate: float,
     burst_symbols: float,
@@ -34,18 +35,24 @@ def burst_erasure(
     Source: Gilbert 1960, "Capacity of a burst-noise channel", where every symbol is lost in the bad state.
     """
     received, count = awgn(x, snr_db, generators), x.shape[1]
-    u = uniform(x, count + 1, generators).double()  # [B, K + 1]: the first state, then the length of each run
-    bad = ((u[:, :1] < rate).long() + torch.arange(count, device=x.device)) % 2  # [B, runs]
-    end = torch.tensor([max(rate / (1 - rate), 1e-12), 1.0], dtype=torch.float64, device=x.device) / burst_symbols
-    runs = (torch.log1p(-u[:, 1:]) / torch.log1p(-end[bad])).ceil().clamp(1, count)  # geometric
-    at = torch.arange(count, device=x.device, dtype=torch.float64).expand(len(x), -1).contiguous()
-    lost = bad.gather(1, torch.searchsorted(runs.cumsum(dim=1), at, right=True)) == 1
+    rows = np.stack([bursts(count, rate, burst_symbols, g) for g in generators])
+    lost = array_namespace(x).asarray(rows, device=x.device)
     return erase(received, deinterleave(lost) if interleave == "yes" else lost)
 
 
+def bursts(count: int, rate: float, burst_symbols: float, generator: Generator) -> np.ndarray:
+    """Which of `count` symbols are lost, bool [count]: runs of geometric lengths, good and bad in turn."""
+    first, *u = generator.random(count + 1)
+    bad = (int(first < rate) + np.arange(count)) % 2  # of each run
+    end = np.array([max(rate / (1 - rate), 1e-12), 1.0]) / burst_symbols  # chance that a good or bad run ends
+    with np.errstate(divide="ignore"):  # bursts of one symbol end at once: log 0
+        runs = np.ceil(np.log1p(-np.array(u)) / np.log1p(-end[bad])).clip(1, count)
+    return np.repeat(bad == 1, runs.astype(int))[:count]
+
+
 def packet_erasure(
-    x: Tensor,
-    snr_db: float | Tensor,
+    x: Array,
+    snr_db: float | Array,
     generators: Sequence[Generator],
     rate: float,
     packet_symbols: int,
@@ -57,18 +64,19 @@ def packet_erasure(
     """
     received, count = awgn(x, snr_db, generators), x.shape[1]
     packets = uniform(x, -(-count // packet_symbols), generators) < rate  # [B, packets]
-    lost = packets.repeat_interleave(packet_symbols, dim=1)[:, :count]
+    lost = array_namespace(x).repeat(packets, packet_symbols, axis=1)[:, :count]
     return erase(received, deinterleave(lost) if interleave == "yes" else lost)
 
 
-def erase(received: Received, lost: Tensor) -> Received:
+def erase(received: Received, lost: Array) -> Received:
     """Mark the symbols where lost [B, K] is true as lost."""
     y, h, noise_var = received
-    return Received(y.masked_fill(lost, 0), h, torch.where(lost, math.inf, noise_var))
+    xp = array_namespace(y)
+    return Received(xp.where(lost, xp.zeros_like(y), y), h, xp.where(lost, math.inf, noise_var))
 
 
 @lru_cache(maxsize=64)
-def interleaver(count: int) -> Tensor:
+def interleaver(count: int) -> np.ndarray:
     """The order [count] in which symbols are sent: the i-th symbol sent is x[order[i]].
 
     Both ends compute it, so it costs no bits: order sorts s_1 .. s_count, where s_0 = count and
@@ -78,11 +86,10 @@ def interleaver(count: int) -> Tensor:
     for _ in range(count):
         state = (6364136223846793005 * state + 1442695040888963407) % 2**64
         keys.append(state)
-    return torch.tensor(sorted(range(count), key=keys.__getitem__))
+    return np.argsort(np.array(keys, np.uint64))
 
 
-def deinterleave(sent: Tensor) -> Tensor:
+def deinterleave(sent: Array) -> Array:
     """Bring values [B, K] from the order of sending into the order of x."""
-    out = torch.empty_like(sent)
-    out[:, interleaver(sent.shape[1]).to(sent.device)] = sent
-    return out
+    xp = array_namespace(sent)
+    return xp.take(sent, xp.asarray(np.argsort(interleaver(sent.shape[1])), device=sent.device), axis=1)

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 
-from torch import Generator, Tensor
+from numpy.random import Generator
 
+from ..arrays import Array
 from .base import Received, complex_normal, white_noise
 
 
-def rayleigh(x: Tensor, snr_db: float | Tensor, generators: Sequence[Generator]) -> Received:
+def rayleigh(x: Array, snr_db: float | Array, generators: Sequence[Generator]) -> Received:
     """Flat Rayleigh block fading, y = h x + n, with one gain h ~ CN(0, 1) per image that the receiver knows.
 
     Source: Tse & Viswanath, Fundamentals of Wireless Communication (2005), 2.4.2.
@@ -18,14 +19,14 @@ def rayleigh(x: Tensor, snr_db: float | Tensor, generators: Sequence[Generator])
     return Received(h * x + n, h, noise_var)
 
 
-def rayleigh_fast(x: Tensor, snr_db: float | Tensor, generators: Sequence[Generator]) -> Received:
+def rayleigh_fast(x: Array, snr_db: float | Array, generators: Sequence[Generator]) -> Received:
     """As `rayleigh`, with an independent gain for every symbol, h [B, K]: ideally interleaved fading."""
     n, noise_var = white_noise(x, snr_db, generators)
     h = complex_normal(x, x.shape[1], generators)
     return Received(h * x + n, h, noise_var)
 
 
-def rician(x: Tensor, snr_db: float | Tensor, generators: Sequence[Generator], k_db: float) -> Received:
+def rician(x: Array, snr_db: float | Array, generators: Sequence[Generator], k_db: float) -> Received:
     """Flat Rician block fading: h = sqrt(K / (K + 1)) + sqrt(1 / (K + 1)) CN(0, 1), E|h|^2 = 1, known to the receiver.
 
     Args:

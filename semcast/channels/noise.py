@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
-import torch
-from torch import Generator, Tensor
+import numpy as np
+from numpy.random import Generator
 
-from .base import Received, uniform, white_noise
+from ..arrays import Array, array_namespace
+from .base import Received, ones, uniform, white_noise
 
 
-def awgn(x: Tensor, snr_db: float | Tensor, generators: Sequence[Generator]) -> Received:
+def awgn(x: Array, snr_db: float | Array, generators: Sequence[Generator]) -> Received:
     """Additive white Gaussian noise, y = x + n.
 
     Args:
@@ -20,11 +21,11 @@ def awgn(x: Tensor, snr_db: float | Tensor, generators: Sequence[Generator]) -> 
         ValueError: x is not [B, K] complex, snr_db is not finite or not a number or [B], or a generator is missing.
     """
     n, noise_var = white_noise(x, snr_db, generators)
-    return Received(x + n, torch.ones_like(x[:, :1]), noise_var)
+    return Received(x + n, ones(x), noise_var)
 
 
 def impulsive(
-    x: Tensor, snr_db: float | Tensor, generators: Sequence[Generator], rate: float, impulse_db: float, known: str
+    x: Array, snr_db: float | Array, generators: Sequence[Generator], rate: float, impulse_db: float, known: str
 ) -> Received:
     """Bernoulli-Gaussian noise: white noise, to which an impulse is added with probability `rate` per symbol.
 
@@ -36,12 +37,13 @@ def impulsive(
     """
     n, noise_var = white_noise(x, snr_db, generators)
     impulse = 10 ** (impulse_db / 10)
-    scale = (1 + impulse * (uniform(x, x.shape[1], generators) < rate)) / (1 + rate * impulse)  # mean 1
+    hit = uniform(x, x.shape[1], generators) < rate
+    scale = (1 + impulse * array_namespace(x).astype(hit, noise_var.dtype)) / (1 + rate * impulse)  # mean 1
     return scaled_noise(x, n, noise_var, scale, known)
 
 
 def middleton(
-    x: Tensor, snr_db: float | Tensor, generators: Sequence[Generator], index: float, ratio_db: float, known: str
+    x: Array, snr_db: float | Array, generators: Sequence[Generator], index: float, ratio_db: float, known: str
 ) -> Received:
     """Middleton class A noise: m ~ Poisson(index) impulses overlap in each symbol.
 
@@ -56,18 +58,18 @@ def middleton(
     """
     n, noise_var = white_noise(x, snr_db, generators)
     ratio = 10 ** (ratio_db / 10)
-    rates = torch.full((x.shape[1],), index)
-    count = torch.stack([torch.poisson(rates, generator=g) for g in generators]).to(x.device)  # [B, K]
+    drawn = np.stack([g.poisson(index, x.shape[1]) for g in generators]).astype(np.float32)
+    count = array_namespace(x).asarray(drawn, device=x.device)  # [B, K]
     return scaled_noise(x, n, noise_var, (count / index + ratio) / (1 + ratio), known)
 
 
-def scaled_noise(x: Tensor, n: Tensor, noise_var: Tensor, scale: Tensor, known: str) -> Received:
+def scaled_noise(x: Array, n: Array, noise_var: Array, scale: Array, known: str) -> Received:
     """Add n, which has the variance noise_var [B, 1], with its variance scaled by scale [B, K]."""
     told = noise_var * scale if known == "symbol" else noise_var
-    return Received(x + n * scale.sqrt(), torch.ones_like(x[:, :1]), told)
+    return Received(x + n * scale**0.5, ones(x), told)
 
 
-def clipping(x: Tensor, snr_db: float | Tensor, generators: Sequence[Generator], papr_db: float) -> Received:
+def clipping(x: Array, snr_db: float | Array, generators: Sequence[Generator], papr_db: float) -> Received:
     """An amplifier that clips amplitudes and keeps phases, then AWGN: y = clip(x) + n.
 
     By Bussgang's theorem clip(x) = h x + d, where d is uncorrelated with x and h = E[x* clip(x)] / E|x|^2. The receiver
@@ -79,9 +81,12 @@ def clipping(x: Tensor, snr_db: float | Tensor, generators: Sequence[Generator],
 
     Source: Ochiai & Imai 2002, "Performance analysis of deliberately clipped OFDM signals", equations 9 to 13.
     """
+    xp = array_namespace(x)
     n, noise_var = white_noise(x, snr_db, generators)
-    power = x.abs().square().mean(dim=1, keepdim=True)  # [B, 1]
-    clipped = x * ((10 ** (papr_db / 10) * power).sqrt() / x.abs().clamp_min(1e-12)).clamp_max(1)
-    h = (x.abs() * clipped.abs()).mean(dim=1, keepdim=True) / power.clamp_min(1e-12)
-    distortion = (clipped.abs().square().mean(dim=1, keepdim=True) - h.square() * power).clamp_min(0)
-    return Received(clipped + n, h.to(x.dtype), noise_var + distortion)
+    mean = lambda values: xp.mean(values, axis=1, keepdims=True)  # [B, 1]
+    size = xp.abs(x)
+    power = mean(size**2)
+    clipped = x * xp.clip((10 ** (papr_db / 10) * power) ** 0.5 / xp.clip(size, 1e-12, None), None, 1)
+    h = mean(size * xp.abs(clipped)) / xp.clip(power, 1e-12, None)
+    distortion = xp.clip(mean(xp.abs(clipped) ** 2) - h**2 * power, 0, None)
+    return Received(clipped + n, xp.astype(h, x.dtype), noise_var + distortion)

@@ -2,7 +2,8 @@
 
 The k symbols are interleaved and fill the data part of a grid [14, subcarriers], one OFDM symbol after the other; the
 last places stay empty. Pilots fill whole OFDM symbols, at 5G's DM-RS positions. Sionna draws the channel's paths. Grid,
-pilots, estimators and equaliser are implemented here; the tests compare the estimators with Sionna's.
+pilots, estimators and equaliser are implemented here, in torch as Sionna is; the tests compare the estimators with
+Sionna's.
 
 The receiver knows noise_var and the statistics of the channel: unit power, Doppler spread, and for `lmmse` the power
 delay profile. It returns y = x + e with Var(e) = noise_var per symbol. This includes the estimation error at any speed:
@@ -19,13 +20,16 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Generator, Tensor
+from numpy.random import Generator
+from torch import Tensor
 
+from ..arrays import Array, array_namespace
 from ..errors import InputError
-from ..randomness import keep_random_state, sionna
-from .base import Received, white_noise
+from .base import Received, ones, white_noise
 from .erasure import deinterleave, interleaver
+from .sionna import keep_random_state, sionna
 
 if TYPE_CHECKING:
     from sionna.phy.channel.tr38901 import CDL, TDL
@@ -74,8 +78,8 @@ def ofdm_uses(k: int, pilots: int, **_) -> int:
 
 
 def ofdm(
-    x: Tensor,
-    snr_db: float | Tensor,
+    x: Array,
+    snr_db: float | Array,
     generators: Sequence[Generator],
     profile: str,
     delay_spread_ns: float,
@@ -102,29 +106,30 @@ def ofdm(
             f"the model holds up to {MAX_DOPPLER_HZ} Hz"
         )
     grid = make_grid(x.shape[1], pilots)
-    places = SYMBOLS * grid.subcarriers
-    n, noise_var = white_noise(x.new_empty(len(x), places), snr_db, generators)
+    xp = array_namespace(x)
+    places = xp.zeros((len(x), SYMBOLS * grid.subcarriers), dtype=x.dtype)
+    n, noise_var = (torch.from_numpy(np.array(part)) for part in white_noise(places, snr_db, generators))
     n, noise_var = n.view(-1, SYMBOLS, grid.subcarriers), noise_var[..., None]  # [B, 14, F], [B, 1, 1]
     model = paths(profile, delay_spread_ns, carrier_ghz, speed_mps)
-    gains = draw_gains(model, grid, generators).to(x.device)  # [B, 14, F]
+    gains = draw_gains(model, grid, generators)  # [B, 14, F]
     if estimation == "perfect":
         estimate, error = gains, torch.zeros_like(noise_var)
     else:
         seen = gains[:, grid.pilots] + n[:, grid.pilots]  # [B, P, F], pilots of value 1
-        statistics = time_correlation(profile, grid, carrier_ghz, speed_mps).to(x.device)
+        statistics = time_correlation(profile, grid, carrier_ghz, speed_mps)
         if estimation == "ls":
             estimate, error = interpolate(seen, noise_var, statistics, grid.pilots)
         else:
-            modes, powers = (t.to(x.device) for t in frequency_modes(profile, delay_spread_ns, grid.subcarriers))
+            modes, powers = frequency_modes(profile, delay_spread_ns, grid.subcarriers)
             estimate, error = lmmse(seen, noise_var, statistics, grid.pilots, modes, powers)
-    sent = x.new_zeros(len(x), len(grid.data) * grid.subcarriers)
-    sent[:, : x.shape[1]] = x[:, interleaver(x.shape[1]).to(x.device)]
+    sent = torch.zeros(len(x), len(grid.data) * grid.subcarriers, dtype=torch.complex64)
+    sent[:, : x.shape[1]] = torch.from_numpy(np.asarray(x)[:, interleaver(x.shape[1])])
     h, estimate = gains[:, grid.data].flatten(1), estimate[:, grid.data].flatten(1)  # [B, data]
     power = estimate.abs().square().clamp_min(1e-9)
     equalised = estimate.conj() * (h * sent + n[:, grid.data].flatten(1)) / power
     told = (noise_var + error).expand_as(n)[:, grid.data].flatten(1) / power
-    y, told = (deinterleave(t[:, : x.shape[1]]) for t in (equalised, told))
-    return Received(y, torch.ones_like(x[:, :1]), told)
+    y, told = (deinterleave(xp.asarray(t[:, : x.shape[1]].numpy())) for t in (equalised, told))
+    return Received(y, ones(x), told)
 
 
 @functools.lru_cache(maxsize=32)
@@ -173,7 +178,7 @@ def draw_gains(model: "TDL | CDL", grid: Grid, generators: Sequence[Generator]) 
     with keep_random_state():  # config.seed also seeds torch
         before = config.seed
         for g in generators:
-            config.seed = int(torch.randint(2**31, (), generator=g))
+            config.seed = int(g.integers(2**31))
             a, tau = model(1, SYMBOLS, 1 / grid.symbol_s)
             gains.append(a.flatten(0, 4)[0])  # [paths, 14]
             delays.append(tau.flatten())

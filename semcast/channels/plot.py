@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from ..errors import require
+from ..randomness import seeded
 from .catalogue import CHANNELS
 
 K = 1152  # symbols of a 512x512 picture
@@ -22,22 +23,23 @@ def plot(path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    g = torch.Generator().manual_seed(0)
-    parts = (2 * torch.randint(4, (2, 1, K), generator=g) - 3) / 10**0.5  # 16-QAM
-    x = torch.complex(*parts)
+    real, imag = (2 * seeded("plot").integers(4, size=(2, 1, K)) - 3) / 10**0.5  # 16-QAM
+    x = (real + 1j * imag).astype(np.complex64)
     figure = Figure(figsize=(10, 1.9 * len(CHANNELS)), layout="constrained")
     FigureCanvasAgg(figure)
     for row, channel in zip(figure.subplots(len(CHANNELS), 3, width_ratios=(1, 3, 1.2)), CHANNELS.values()):
-        y, h, noise_var = channel(x, SNR_DB, [torch.Generator().manual_seed(0)])
+        y, h, noise_var = channel(x, SNR_DB, [seeded(0)])
         equalised = y / h
-        ratio_db = 10 * (noise_var / h.abs().square()).expand(1, K).log10()[0]  # noise over signal, +inf if erased
-        kept = ratio_db.isfinite()
+        ratio_db = np.broadcast_to(10 * np.log10(noise_var / np.abs(h) ** 2), (1, K))[
+            0
+        ]  # noise over signal; erased: inf
+        kept = np.isfinite(ratio_db)
         row[0].plot(equalised[0, kept].real, equalised[0, kept].imag, ".", markersize=1.5)
         row[0].set(xlim=(-2, 2), ylim=(-2, 2), aspect="equal", ylabel=channel.name)
-        row[1].plot(torch.arange(K)[kept], -ratio_db[kept], ".", markersize=1.5)
+        row[1].plot(np.arange(K)[kept], -ratio_db[kept], ".", markersize=1.5)
         row[1].set(ylim=(-20, 30), xlim=(0, K), ylabel="gain / noise, dB")
         shades = row[2].imshow(
-            ratio_db.nan_to_num(posinf=30).view(MAP), vmin=-30, vmax=30, cmap="magma", interpolation="nearest"
+            np.minimum(ratio_db, 30).reshape(MAP), vmin=-30, vmax=30, cmap="magma", interpolation="nearest"
         )
         figure.colorbar(shades, ax=row[2], label="noise, dB")
         row[2].set(xticks=[], yticks=[])

@@ -12,6 +12,7 @@ import os
 import socket
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models import alexnet, vgg16
@@ -64,6 +65,16 @@ class LPIPS(nn.Module):
             layer = getattr(self, f"lin{i}")((x - y).square())
             distances.append(layer.float().mean(dim=(1, 2, 3)))
         return sum(distances[1:], start=distances[0])
+
+    @torch.inference_mode()
+    def maps_of(self, image: np.ndarray) -> list[Tensor]:
+        """`maps` of [1, 3, H, W] in [0, 1]."""
+        return self.maps(torch.from_numpy(np.ascontiguousarray(image)))
+
+    @torch.inference_mode()
+    def distance_to(self, maps: list[Tensor], image: np.ndarray) -> float:
+        """The distance of an image to one whose `maps_of` are given."""
+        return self.distance(maps, self.maps_of(image)).item()
 
 
 def load_lpips(network: str, folder: Path | None = None, fetch: bool = False) -> LPIPS:

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..cascade.checkpoint import check_keys
+from ..cascade.device import to_tensor
 from ..errors import InputError
 from ..files import load_tensors, write_bytes
-from ..images import to_tensor
 from .classifier import load_classifier
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ Source: Polyanskiy, Poor & Verdu 2010, "Channel coding rate in the finite blockl
 import math
 from statistics import NormalDist
 
-from torch import Tensor
+import numpy as np
 
 from ..channels.base import Received
 
@@ -44,10 +44,11 @@ def required_snr_db(bits: float, k: int, error: float) -> float:
     return high
 
 
-def effective_snr_db(received: Received) -> Tensor:
+def effective_snr_db(received: Received) -> np.ndarray:
     """The SNR [B] of the AWGN channel with the same mean capacity per symbol; -inf if every symbol is lost.
 
     It serves link adaptation on a fading channel whose state the transmitter knows.
     """
-    bits = (1 + received.h.abs().square() / received.noise_var).log2().expand_as(received.y.real).mean(dim=1)
-    return 10 * (2**bits - 1).log10()
+    bits = np.log2(1 + np.abs(received.h) ** 2 / received.noise_var)
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(2 ** np.broadcast_to(bits, received.y.shape).mean(axis=1) - 1)

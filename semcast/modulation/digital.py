@@ -1,21 +1,21 @@
 """The digital modem: Z as a packet of bytes, coded and modulated for the SNR. The packet arrives whole or is lost.
 
-It serves links that take no analog symbols, and comparisons. packet.py makes the bytes, ldpc.py the QAM symbols.
+It serves links that take no analog symbols, and comparisons. packet.py makes the bytes, mcs.py chooses modulation and
+code rate, ldpc.py makes the QAM symbols, with torch.
 """
 
 import functools
 from dataclasses import replace
 
 import numpy as np
-from torch import Tensor
 
-from ..cascade.model import Cascade
+from ..cascade.engine import Engine
 from ..channels.base import Received
-from ..errors import InputError, Lost
+from ..errors import InputError, Lost, require
 from ..header import Header, Transmission, stamp
-from . import analog, ldpc, packet
+from . import analog, mcs, packet
 
-NO_CHANNEL = 255  # `Header.scheme` of a packet made without a channel; 1 .. 16 are rows of `ldpc.TABLE`
+NO_CHANNEL = 255  # `Header.scheme` of a packet made without a channel; 1 .. 16 are rows of `mcs.TABLE`
 
 
 class Digital:
@@ -23,16 +23,16 @@ class Digital:
 
     side_bits = 24  # in addition to the header: the mean colour, shown if the packet is lost
 
-    def __init__(self, cascade: Cascade):
-        self.cascade = cascade
+    def __init__(self, engine: Engine):
+        self.engine = engine
 
     @functools.cached_property
     def basis(self) -> np.ndarray:
         """The transform [16, 16] of `packet.make_basis`, which both ends compute."""
-        return packet.make_basis(self.cascade.encoder)
+        return packet.make_basis(self.engine.encode)
 
     def modulate(
-        self, z: Tensor, header: Header, snr_db: float | None = None, size_bytes: int | None = None
+        self, z: np.ndarray, header: Header, snr_db: float | None = None, size_bytes: int | None = None
     ) -> Transmission:
         """Make a packet for an SNR, or of a given size.
 
@@ -45,7 +45,7 @@ class Digital:
             InputError: size_bytes is too small, or a package is not installed.
         """
         x, gain = analog.modulate(z)
-        header, x = replace(header, gain=gain.half().item()), x.cpu()
+        header = replace(header, gain=float(np.float16(gain.item())))
         if size_bytes is not None:
             header = replace(header, scheme=NO_CHANNEL)
             payload = packet.pack(x, header.latent_shape, self.basis, size_bytes)
@@ -55,11 +55,10 @@ class Digital:
             raise ValueError("a packet needs snr_db or size_bytes")
         return Transmission(stamp(header, payload), payload)
 
-    def fill(self, x: Tensor, header: Header, snr_db: float) -> tuple[Header, bytes]:
+    def fill(self, x: np.ndarray, header: Header, snr_db: float) -> tuple[Header, bytes]:
         """Make the largest packet that k channel uses carry at this SNR; the header returned names its scheme."""
-        packet.constriction()  # raises InputError here if it is not installed, which must not become Lost below
-        k, mcs = x.shape[1], ldpc.choose(x.shape[1], snr_db)
-        room = ldpc.plan(k, mcs).payload_bytes if mcs else 0
+        k, scheme = x.shape[1], mcs.choose(x.shape[1], snr_db)
+        room = mcs.plan(k, scheme).payload_bytes if scheme else 0
         try:
             payload = packet.pack(x, header.latent_shape, self.basis, room).ljust(room, b"\0")
         except InputError:
@@ -67,17 +66,17 @@ class Digital:
                 f"{k} channel uses at {snr_db:g} dB carry {room} bytes, too few for a packet; "
                 "raise --snr or send analog"
             ) from None
-        assert mcs is not None  # no packet fits into 0 bytes
-        return replace(header, scheme=ldpc.TABLE.index(mcs) + 1), payload
+        assert scheme is not None  # no packet fits into 0 bytes
+        return replace(header, scheme=mcs.TABLE.index(scheme) + 1), payload
 
-    def demodulate(self, arrived: bytes | Received, header: Header) -> tuple[Tensor, Tensor]:
+    def demodulate(self, arrived: bytes | Received, header: Header) -> tuple[np.ndarray, np.ndarray]:
         """Decode received symbols, or take the bytes of a packet -> (Z, its noise), as `analog.demodulate`.
 
         Raises:
             Lost: the packet's checksum fails.
             InputError: the packet belongs to another header, or cannot be decoded.
         """
-        payload = arrived if isinstance(arrived, bytes) else ldpc.decode(arrived, find_scheme(header))[0]
+        payload = arrived if isinstance(arrived, bytes) else decode(arrived, find_scheme(header))
         if payload is None:
             raise Lost(
                 f"the packet was lost on the channel (its checksum fails; it was sent with {find_scheme(header)}); "
@@ -86,20 +85,31 @@ class Digital:
         if stamp(header, payload).transmission_id != header.transmission_id:
             raise InputError("the packet belongs to another transmission than its header; fetch it again")
         x = packet.unpack(payload, header.latent_shape, self.basis)
-        return analog.demodulate(x, header.gain, header.latent_shape, self.cascade.config.noise_aware)
+        return analog.demodulate(x, header.gain, header.latent_shape, self.engine.config.noise_aware)
 
 
-def symbols(payload: bytes, header: Header) -> Tensor:
+def symbols(payload: bytes, header: Header) -> np.ndarray:
     """Encode a packet as QAM symbols x [1, k] of unit power over the constellation."""
+    require("the LDPC code of a packet", "sionna")
+    from . import ldpc
+
     return ldpc.encode([payload], header.channel_uses, find_scheme(header))
 
 
-def find_scheme(header: Header) -> ldpc.Mcs:
+def decode(received: Received, scheme: mcs.Mcs) -> bytes | None:
+    """The packet in received symbols, or None if its checksum fails."""
+    require("the LDPC code of a packet", "sionna")
+    from . import ldpc
+
+    return ldpc.decode(received, scheme)[0]
+
+
+def find_scheme(header: Header) -> mcs.Mcs:
     """Return the modulation and code rate of a packet.
 
     Raises:
         InputError: the packet was made for no channel.
     """
-    if not 1 <= header.scheme <= len(ldpc.TABLE):
+    if not 1 <= header.scheme <= len(mcs.TABLE):
         raise InputError("the packet was made with --bytes, for no channel; send it with --snr")
-    return ldpc.TABLE[header.scheme - 1]
+    return mcs.TABLE[header.scheme - 1]

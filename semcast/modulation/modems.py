@@ -1,6 +1,6 @@
 """The modems by mode, and the symbols that each sends."""
 
-from torch import Tensor
+import numpy as np
 
 from ..header import Transmission
 from . import digital
@@ -10,6 +10,6 @@ from .digital import Digital
 MODEMS = {"analog": Analog, "digital": Digital}
 
 
-def on_air(sent: Transmission) -> Tensor:
+def on_air(sent: Transmission) -> np.ndarray:
     """The symbols x [1, k] that a transmission sends: analog ones as they are, a packet as QAM symbols."""
     return digital.symbols(sent.content, sent.header) if isinstance(sent.content, bytes) else sent.content

@@ -2,23 +2,18 @@
 
 x [1, k] -> Z [16, hz, wz] -> KLT over the 16 channels -> DCT over hz x wz of the strongest -> quantiser -> range coder
 Both ends compute the KLT from the encoder's Z of the bundled photo, so it is not sent. `benchmarks/packet_gain.py`
-measures what the transforms gain. The range coder is constriction's (`semcast[phy]`). PROTOCOL.md gives the layout of
-a packet.
+measures what the transforms gain. The range coder is constriction's. PROTOCOL.md gives the layout of a packet.
 """
 
-import copy
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ..cascade.encoder import Encoder
-from ..channels.base import Received
-from ..errors import InputError, require
+from ..channels.base import Received, ones
+from ..errors import InputError
 from ..images import PHOTO, read_image
 from ..transmitter import encode
 from .analog import unflatten
@@ -38,7 +33,7 @@ EIGHTHS = 3  # magnitudes from n - 3/8 become n, which widens the zero bin (4 wo
 # Symbols and bytes
 
 
-def pack(x: Tensor, shape: tuple[int, int, int], basis: np.ndarray, size_bytes: int) -> bytes:
+def pack(x: np.ndarray, shape: tuple[int, int, int], basis: np.ndarray, size_bytes: int) -> bytes:
     """Pack x [1, k] of unit power into at most size_bytes, with the finest quantiser step that fits."""
     numbers = transform(x, shape, basis)
     low, high, best = -1, 256 if size_bytes >= SIZE_MIN else 0, None  # step `low` fits
@@ -75,47 +70,41 @@ def unpack(data: bytes, shape: tuple[int, int, int], basis: np.ndarray) -> Recei
     q, scales = entropy_decode(data[2:], shape)
     x = inverse_transform(dequantise(q, scales, data[0]), basis)
     error = min(10 ** (-NOISE_UNIT_DB * data[1] / 10), 0.999)
-    return Received(x / (1 - error), torch.ones(1, 1, dtype=x.dtype), torch.full((1, 1), error / (1 - error)))
+    noise_var = np.full((1, 1), error / (1 - error), np.float32)
+    return Received(x / np.float32(1 - error), ones(x), noise_var)
 
 
 # Transforms, all orthonormal
 
 
-@torch.inference_mode()
-def make_basis(encoder: Encoder) -> np.ndarray:
+def make_basis(encoder: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """The KLT [16, 16] of an encoder's Z; rows are directions, the strongest first.
 
     It comes from the bundled photo and from copies of it with colours exchanged, inverted and removed, so that the
     photo's own colours do not matter. Signs are fixed, because eigenvectors have no sign.
     """
-    encoder = copy.deepcopy(encoder).cpu().double()  # float64, because both ends must get the same basis
-    photo = read_image(PHOTO).double()
-    versions = [
-        photo,
-        photo[:, [1, 2, 0]],
-        photo[:, [2, 0, 1]],
-        1 - photo,
-        photo.mean(dim=1, keepdim=True).expand_as(photo),
-    ]
-    z = torch.cat([encode(image, encoder, BASIS_FACTOR) for image in versions]).numpy()
+    photo = read_image(PHOTO)
+    grey = np.broadcast_to(photo.mean(axis=1, keepdims=True), photo.shape)
+    versions = [photo, photo[:, [1, 2, 0]], photo[:, [2, 0, 1]], 1 - photo, grey]
+    z = np.concatenate([encode(image, encoder, BASIS_FACTOR) for image in versions]).astype(np.float64)
     z /= np.sqrt(np.square(z).mean(axis=(1, 2, 3), keepdims=True)) + 1e-12
     basis = np.linalg.eigh(np.einsum("nchw,ndhw->cd", z, z))[1].T[::-1]
     return basis * np.sign(np.take_along_axis(basis, np.abs(basis).argmax(axis=1, keepdims=True), axis=1))
 
 
-def transform(x: Tensor, shape: tuple[int, int, int], basis: np.ndarray) -> np.ndarray:
+def transform(x: np.ndarray, shape: tuple[int, int, int], basis: np.ndarray) -> np.ndarray:
     """Transform x [1, k] into numbers [16, hz, wz] of the same energy."""
-    numbers = np.einsum("cd,dij->cij", basis, unflatten(x.cpu(), 1.0, shape)[0].double().numpy())
+    numbers = np.einsum("cd,dij->cij", basis, unflatten(x, 1.0, shape)[0].astype(np.float64))
     numbers[:SMOOTH] = dct(shape[1]) @ numbers[:SMOOTH] @ dct(shape[2]).T
     return numbers
 
 
-def inverse_transform(numbers: np.ndarray, basis: np.ndarray) -> Tensor:
+def inverse_transform(numbers: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """Invert `transform`: numbers [16, hz, wz] -> x [1, k]."""
     smooth = dct(numbers.shape[1]).T @ numbers[:SMOOTH] @ dct(numbers.shape[2])
     z = np.einsum("cd,cij->dij", basis, np.concatenate([smooth, numbers[SMOOTH:]]))
-    real, imag = torch.from_numpy(z).float().reshape(1, -1).chunk(2, dim=1)  # [1, k] each
-    return torch.complex(real, imag)
+    real, imag = z.reshape(2, 1, -1)  # [1, k] each
+    return (real + 1j * imag).astype(np.complex64)
 
 
 def dct(n: int) -> np.ndarray:
@@ -277,12 +266,7 @@ def squeeze(stream: bytes, q: np.ndarray, room: int) -> bytes | None:
 
 
 def constriction() -> ModuleType:
-    """Import the package `constriction` on first use.
-
-    Raises:
-        InputError: the package is not installed.
-    """
-    require("--mode digital", "constriction")
+    """The package `constriction`, imported on first use: only packets need it."""
     import constriction
 
     return constriction

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from PIL import Image
 from torch import Tensor
 
@@ -31,7 +32,7 @@ class Photos:
     All pictures are equally likely, unless every source has a weight: "street/:0.7", "photos/:0.3".
 
     >>> photos = Photos(["photos/", "shard-00.tar"])
-    >>> batch = photos.crops(size=256, count=8, generator=torch.Generator().manual_seed(0))   # [8, 3, 256, 256]
+    >>> batch = photos.crops(size=256, count=8, generator=seeded(0))   # [8, 3, 256, 256]
     """
 
     def __init__(self, sources: list[str | Path], split: str = "train"):
@@ -47,7 +48,7 @@ class Photos:
                 raise InputError(f"no pictures in {source} ({', '.join(sorted(SUFFIXES))})")
             self.items += found
             weights += [1.0 if weight is None else weight / len(found)] * len(found)
-        self.weights = torch.tensor(weights, dtype=torch.float64)
+        self.weights = np.array(weights) / sum(weights)
         self._cache: dict[int, np.ndarray] = {}
         self._cached_bytes = 0
 
@@ -69,17 +70,17 @@ class Photos:
             self._cached_bytes += pixels.nbytes
         return pixels
 
-    def picks(self, count: int, generator: torch.Generator) -> list[int]:
+    def picks(self, count: int, generator: Generator) -> list[int]:
         """Indices of the pictures in a batch; `crops` with an equal generator uses the same ones."""
-        return torch.multinomial(self.weights, count, replacement=True, generator=generator).tolist()
+        return generator.choice(len(self.weights), count, p=self.weights).tolist()
 
-    def crops(self, size: int, count: int, generator: torch.Generator, rows: slice = slice(None)) -> Tensor:
+    def crops(self, size: int, count: int, generator: Generator, rows: slice = slice(None)) -> Tensor:
         """Random pictures, each randomly scaled, cropped to a square and flipped: [count, 3, size, size] in [0, 1].
 
         rows: make only these rows of the batch.
         """
         picks = self.picks(count, generator)
-        draws = torch.rand(count, 4, generator=generator)
+        draws = generator.random((count, 4))
         crops = [self.crop(size, index, *draw) for index, draw in zip(picks[rows], draws[rows].tolist())]
         return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
 
@@ -119,7 +120,7 @@ class Prefetcher(Generic[Batch]):
         self.pool.shutdown(cancel_futures=True)
 
 
-def step_generator(seed: int, step: int, purpose: int) -> torch.Generator:
+def step_generator(seed: int, step: int, purpose: int) -> Generator:
     """The generator for one purpose in one step of a run; train.py lists the purposes."""
     return seeded("train", seed, step, purpose)
 

@@ -9,10 +9,12 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor
+from numpy.random import Generator
+from torch import Tensor
 from tqdm import tqdm
 
-from ..cascade.checkpoint import fingerprint
+from ..cascade.checkpoint import arrays
+from ..cascade.fingerprint import fingerprint
 from ..cascade.model import Cascade
 from ..errors import InputError
 from ..files import load_tensors, save_tensors, write_text
@@ -32,8 +34,8 @@ def fill(
     """
     names = "\n".join(f"{name} {length}" for name, _, _, length in photos.items)
     key = {
-        "encoder": fingerprint(cascade.encoder),
-        "stage_a": fingerprint(cascade.stage_a),
+        "encoder": fingerprint(arrays(cascade.encoder)),
+        "stage_a": fingerprint(arrays(cascade.stage_a)),
         "scale_factor": cascade.config.stage_a.scale_factor,
         "pictures": hashlib.sha256(names.encode()).hexdigest(),
         "crop": config.crop,
@@ -52,7 +54,7 @@ def fill(
     wanted = [(index, crop) for index in range(len(photos)) for crop in range(config.cache_crops)]
     missing = [item for item in wanted if not _file(folder, *item).exists()]
     for index, crop in tqdm(missing, desc="latents", unit="crop", disable=not progress):
-        draw = torch.rand(4, generator=step_generator(config.seed, index, 16 + crop)).tolist()
+        draw = step_generator(config.seed, index, 16 + crop).random(4).tolist()
         pixels = photos.crop(config.crop, index, *draw)
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(device).float() / 255
         z, latent = encode(image, cascade.encoder, config.factor_min)[0], cascade.stage_a.encode(image)[0]
@@ -62,7 +64,7 @@ def fill(
 def read(folder: Path, photos: Photos, config: TrainConfig, generator: Generator, rows: slice) -> tuple[Tensor, Tensor]:
     """Read the given rows of a random batch: Z [b, 16, h, w] and latent [b, 4, S/4, S/4], float32."""
     picks = photos.picks(config.batch, generator)
-    crops = torch.randint(config.cache_crops, (config.batch,), generator=generator).tolist()
+    crops = generator.integers(config.cache_crops, size=config.batch).tolist()
     found = [load_tensors(_file(folder, index, crop)) for index, crop in list(zip(picks, crops))[rows]]
     return torch.stack([f["z"] for f in found]), torch.stack([f["latent"].float() for f in found])
 

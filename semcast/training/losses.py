@@ -8,18 +8,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Generator, Tensor
+from numpy.random import Generator
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..cascade.config import LATENT_CHANNELS, STRIDE
+from ..cascade.denoiser import denoise, prepare
+from ..cascade.device import has_bf16
 from ..cascade.diffusion import add_noise, log_snr, sample, scales
 from ..cascade.model import Cascade
 from ..channels.base import Received
 from ..channels.erasure import erasure
 from ..channels.fading import rayleigh_fast
 from ..channels.noise import awgn
-from ..device import has_bf16
 from ..header import encoder_sides
 from ..metrics.lpips import LPIPS
 from ..modulation.analog import demodulate, modulate
@@ -54,16 +57,16 @@ class Step:
 
     def rand(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1), [b, *shape]."""
-        return torch.rand(self.batch, *shape, generator=self.generator)[self.rows].to(self.device)
+        return torch.from_numpy(self.generator.random((self.batch, *shape), np.float32)[self.rows]).to(self.device)
 
     def generators(self) -> Sequence[Generator]:
         """One generator per picture."""
-        seeds = torch.randint(1 << 30, (self.batch,), generator=self.generator)[self.rows].tolist()
+        seeds = self.generator.integers(1 << 30, size=self.batch)[self.rows].tolist()
         return [step_generator(seed, 0, 0) for seed in seeds]
 
     def integer(self, high: int) -> int:
         """An integer from 0 to high - 1, the same for all pictures."""
-        return int(torch.randint(high, (), generator=self.generator))
+        return int(self.generator.integers(high))
 
 
 def autoencoder_loss(
@@ -126,7 +129,7 @@ def joint_loss(cascade: Cascade, images: Tensor, step: Step, config: TrainConfig
         target = cascade.stage_a.encode(images).float()
     t = torch.where(step.rand() < config.from_noise, 1.0, step.rand())
     x = add_noise(target, t, draw_noise(target, step.generators()))
-    x0, _ = cascade.denoise(x, t, cascade.prepare(z, noise, x.shape[-2:], guided=False))
+    x0, _ = denoise(cascade, x, t, prepare(cascade, z, noise, x.shape[-2:], guided=False))
     losses = latent_losses(x0, target, images, step, config, lpips)
     return losses | pixel_losses(cascade, x0, images, step, config, lpips)
 
@@ -138,11 +141,11 @@ def fewstep_loss(cascade: Cascade, images: Tensor, step: Step, config: TrainConf
         target = cascade.stage_a.encode(images).float()
         steps = (10, 10, 4, 2)[step.integer(4)]
         generators = step.generators()
-        prepared = cascade.prepare(z, noise, target.shape[-2:], guided=False)
-        denoiser = lambda x, t: cascade.denoise(x, t, prepared)
+        prepared = prepare(cascade, z, noise, target.shape[-2:], guided=False)
+        denoiser = lambda x, t: denoise(cascade, x, t, prepared)
         x, t = sample(denoiser, draw_noise(target, generators), steps, generators, stop=step.integer(steps))
     torch.clear_autocast_cache()  # older versions of torch reuse the weights cast without gradient (pytorch #112583)
-    x0, _ = cascade.denoise(x, t, cascade.prepare(z, noise, x.shape[-2:], guided=False))
+    x0, _ = denoise(cascade, x, t, prepare(cascade, z, noise, x.shape[-2:], guided=False))
     losses = latent_losses(x0, target, images, step, config, lpips)
     return losses | pixel_losses(cascade, x0, images, step, config, lpips)
 
@@ -162,8 +165,8 @@ def denoise_loss(
         target = batch[1] if isinstance(batch, tuple) else cascade.stage_a.encode(batch).float()
     t = (1 - step.rand() + 0.001).clamp(max=1)
     eps = pyramid_noise(target, step.generators()) if config.pyramid_noise else draw_noise(target, step.generators())
-    condition = cascade.prepare(z, noise, target.shape[-2:], guided=False)
-    x0, predicted = cascade.denoise(add_noise(target, t, eps), t, condition)
+    condition = prepare(cascade, z, noise, target.shape[-2:], guided=False)
+    x0, predicted = denoise(cascade, add_noise(target, t, eps), t, condition)
     a, b = scales(t)
     difference = {"epsilon": predicted - eps, "x0": x0 - target, "v": a * (predicted - eps) - b * (x0 - target)}
     error = difference[cascade.config.prediction].square().mean(dim=(1, 2, 3))  # [b]
@@ -209,7 +212,7 @@ def pyramid_noise(like: Tensor, generators: Sequence[Generator]) -> Tensor:
 def noisy_z(cascade: Cascade, batch: Batch, step: Step, config: TrainConfig) -> tuple[Tensor, Tensor]:
     """Send images or a cached Z over a channel -> the receiver's estimate of Z and its noise, each [b, 16, hz, wz]."""
     learning = next(cascade.encoder.parameters()).requires_grad
-    share = torch.rand((), generator=step.generator).item()
+    share = step.generator.random()
     factor = config.factor_min + (config.factor_max - config.factor_min) * share
     if isinstance(batch, tuple):
         z = batch[0]

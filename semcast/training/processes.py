@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from ..device import pick_device
+from ..cascade.device import pick_device
 from ..errors import InputError
 from .config import TrainConfig
 

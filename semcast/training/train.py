@@ -25,9 +25,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..cascade.checkpoint import fingerprint, save_model
+from ..cascade.checkpoint import arrays, save_model
+from ..cascade.fingerprint import fingerprint
 from ..cascade.model import Cascade
 from ..cascade.stage_b import StageB
+from ..cascade.torch_engine import TorchEngine
 from ..errors import InputError, require
 from ..images import to_pixels, write_png
 from ..link import Link
@@ -192,7 +194,7 @@ def make_state(cascade: Cascade, config: TrainConfig, device: str) -> State:
     critic = None
     if config.adversarial_weight:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(step_generator(config.seed, 0, CRITIC).initial_seed())
+            torch.manual_seed(int(step_generator(config.seed, 0, CRITIC).integers(2**63)))
             critic = Critic().to(device)
         parameters |= {f"critic.{k}": p for k, p in critic.named_parameters()}
     for module in cascade.encoder.modules():
@@ -207,7 +209,7 @@ def make_state(cascade: Cascade, config: TrainConfig, device: str) -> State:
         ema=learnt if config.ema else {},
         buckets=torch.ones(BUCKETS),
         critic=critic,
-        frozen={name: fingerprint(network) for name, network in cascade.named_children() if name not in learning},
+        frozen={n: fingerprint(arrays(network)) for n, network in cascade.named_children() if n not in learning},
     )
 
 
@@ -266,7 +268,7 @@ def backward(
     found = []
     for part_rows, part in zip(rows, parts):
         # dropout can only draw from the global generator
-        torch.manual_seed(step_generator(config.seed, step, DROPOUT).initial_seed() + part_rows.start)
+        torch.manual_seed(int(step_generator(config.seed, step, DROPOUT).integers(2**62)) + part_rows.start)
         if isinstance(part, tuple):
             part = part[0].to(torch_device), part[1].to(torch_device)
         else:
@@ -373,10 +375,11 @@ def write_preview(cascade: Cascade, images: Tensor, path: Path, autoencodes: boo
     if autoencodes:
         rows.append(cascade.stage_a.decode(cascade.stage_a.encode(images)))
     else:
-        link = Link(cascade)
+        link, sent = Link(TorchEngine(cascade)), images.cpu().numpy()
         rows += [
-            torch.cat([link(image, snr_db, seed).image for seed, image in enumerate(images.split(1))])
+            np.concatenate([link(image[None], snr_db, seed).image for seed, image in enumerate(sent)])
             for snr_db in (20.0, 10.0, 1.0)
         ]
     path.parent.mkdir(exist_ok=True)
+    rows = [row.cpu().numpy() if isinstance(row, Tensor) else row for row in rows]
     write_png(path, np.concatenate([np.concatenate([to_pixels(i[None]) for i in row], axis=1) for row in rows], axis=0))

@@ -1,13 +1,15 @@
-"""The device and precision that networks run in, and the memory of a process."""
+"""torch: the device and precision that networks run in, pictures as tensors; and the memory of a process."""
 
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .errors import InputError
+from ..errors import InputError
+from ..images import to_image
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # from glibc's malloc.h
 
@@ -42,6 +44,11 @@ def has_bf16(device: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(check and check())
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """uint8 [H, W, 3] -> float32 [1, 3, H, W] in [0, 1]."""
+    return torch.from_numpy(to_image(pixels))
 
 
 @contextmanager

@@ -1,0 +1,135 @@
+"""The engine for using a model on any computer: ONNX Runtime on the CPU, in float32, without torch."""
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from ..errors import InputError
+from ..files import load_arrays
+from . import networks
+from .config import NETWORKS, load_config
+from .eight_bit import expanded
+from .fingerprint import encoder_id
+from .networks import Network
+from .tiles import in_tiles
+
+GRAPHS = {"encoder": "encoder", "stage_b_map": "stage_b", "stage_b_step": "stage_b", "stage_a_decoder": "stage_a"}
+Run = Callable[[dict[str, np.ndarray]], np.ndarray]
+NOT_RUN = {  # tensors of a file that the link does not need
+    "encoder": (),
+    "stage_b": (),
+    "stage_a": ("in_block.", "down_blocks.", "vquantizer."),
+}
+
+
+class OnnxEngine:
+    """See `engine.Engine`. Sessions are made when they are first needed: a sender never loads Stage B."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.config = Path(folder), load_config(folder)
+        self.sessions: dict[str, Run] = {}
+        for part in NETWORKS:
+            if not (self.folder / f"{part}.safetensors").exists():
+                raise InputError(f"{self.folder}/{part}.safetensors is missing")
+
+    @property
+    def encoder_id(self) -> int:
+        return self._encoder_id
+
+    @functools.cached_property
+    def _encoder_id(self) -> int:
+        return encoder_id(load_weights(self.folder, "encoder"))
+
+    def load(self) -> None:
+        for name in GRAPHS:
+            self.session(name)
+
+    def encode(self, image: np.ndarray) -> np.ndarray:
+        run = self.session("encoder")
+        return np.concatenate([run({"image": row[None]}) for row in image])
+
+    def sampling(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext()
+
+    def map_z(self, z: np.ndarray, noise: np.ndarray | None, size: tuple[int, int]) -> list[np.ndarray]:
+        run = self.session("stage_b_map")
+        noise = np.zeros_like(z) if noise is None else noise
+        given = {"noise": noise} if self.config.stage_b.noise_map else {}
+        rows = range(len(z))
+        return [
+            run({"z": z[i : i + 1], "size": np.array(size)} | {k: v[i : i + 1] for k, v in given.items()}) for i in rows
+        ]
+
+    def step(self, x: np.ndarray, r: np.ndarray, mapped: list[np.ndarray], sca: np.ndarray | None) -> np.ndarray:
+        run = self.session("stage_b_step")
+        sca = np.zeros_like(r) if sca is None else sca
+        rows = [slice(i, i + 1) for i in range(len(x))]
+        return np.concatenate(
+            [run({"x": x[row], "r": r[row], "mapped": m, "sca": sca[row]}) for row, m in zip(rows, mapped)]
+        )
+
+    def decode(self, latent: np.ndarray) -> np.ndarray:
+        run = self.session("stage_a_decoder")
+        decode = lambda part: run({"latent": part})
+        return np.concatenate([in_tiles(decode, row[None], self.config.stage_a) for row in latent])
+
+    def session(self, name: str) -> Run:
+        """A function that runs a graph: {input: array} -> its output."""
+        if name not in self.sessions:
+            part = GRAPHS[name]
+            names = [n for n in GRAPHS if GRAPHS[n] == part]
+            tensors, where = load_weights(self.folder, part), f"{self.folder}/{part}.safetensors"
+            try:
+                made = {n: getattr(networks, n)(getattr(self.config, part), tensors, where) for n in names}
+            except (KeyError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+                raise InputError(f"{self.folder}/config.json describes no network: {error}") from None
+            check_unknown(tensors, set().union(*(network.used for network in made.values())), part, where)
+            self.sessions |= {n: self.start(network) for n, network in made.items()}
+        return self.sessions[name]
+
+    def start(self, network: Network) -> Run:
+        """Give a graph to ONNX Runtime, which takes the weights from our arrays."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads()
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes need the cores too
+        names = [tensor.name for tensor in network.model.graph.initializer if tensor.external_data]
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(network.weights[name]) for name in names]
+        options.add_external_initializers(names, values)
+        try:
+            session = onnxruntime.InferenceSession(
+                network.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's exceptions share no base
+            raise InputError(f"ONNX Runtime cannot run the network: {str(error).splitlines()[0]}") from None
+        kinds = {i.name: np.int64 if "int64" in i.type else np.float32 for i in session.get_inputs()}
+        return lambda inputs: np.asarray(
+            session.run(None, {k: np.ascontiguousarray(inputs[k], kinds[k]) for k in kinds})[0]
+        )
+
+
+def load_weights(folder: Path, part: str) -> dict[str, np.ndarray]:
+    """The tensors of one of `config.NETWORKS`, 8-bit weights as float32."""
+    return expanded(load_arrays(folder / f"{part}.safetensors"))
+
+
+def check_unknown(tensors: Mapping[str, np.ndarray], used: set[str], part: str, where: str) -> None:
+    """Refuse a file with tensors of another network."""
+    unknown = [k for k in tensors if k not in used and not k.startswith(NOT_RUN[part])]
+    if unknown := [k for k in unknown if not k.endswith("num_batches_tracked")]:
+        raise InputError(
+            f"{where} has the unknown tensor {min(unknown)} ({len(unknown)} such); it belongs to another network"
+        )
+
+
+def threads() -> int:
+    """OMP_NUM_THREADS, or as many as there are cores for this process."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit() and int(given):
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

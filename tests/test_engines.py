@@ -1,0 +1,206 @@
+"""The engines: ONNX Runtime computes what torch does, and nothing between the networks depends on either."""
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import photo, tiny_cascade
+from test_channel import VARIANTS, gaussian, seeded
+from torch.nn import functional as F
+
+from semcast import Link, load_model, read_image
+from semcast.bench.downscale import enlarging, resize, shrinking
+from semcast.cascade import engine, networks
+from semcast.cascade.checkpoint import arrays, load_cascade, save_model
+from semcast.cascade.config import ENGINES
+from semcast.cascade.fingerprint import bfloat16_bits
+from semcast.cascade.graph import inline
+from semcast.cascade.models import WEIGHTS
+from semcast.cascade.onnx_engine import GRAPHS, OnnxEngine, load_weights
+from semcast.cascade.torch_engine import TorchEngine
+from semcast.channels.catalogue import find_channel
+from semcast.errors import InputError
+from semcast.files import load_arrays
+from semcast.images import PHOTO, to_image, to_pixels
+from semcast.transmitter import resize_nearest
+
+CHANGES = {  # each with layers that the default model lacks
+    "default": {},
+    "official layers": dict(prediction="epsilon", noise_aware=False, guidance=1.1),
+    "v": dict(prediction="v"),
+}
+
+
+def variant(name: str):
+    """A tiny model; the official layers repeat levels, pad with zeros and have neither noise map nor unfolded Z."""
+    config = tiny_cascade().config
+    changes = dict(CHANGES[name])
+    if name == "official layers":
+        changes["stage_a"] = replace(config.stage_a, replicate_edges=False, codebook_size=8)
+        changes["stage_b"] = replace(
+            config.stage_b,
+            noise_map=False,
+            code_unfold=0,
+            up_repeats=(2, 1, 3, 2),
+            blocks=("CT", "CT", "CTA", "CTA"),
+            heads=(0, 0, 2, 2),
+        )
+    return tiny_cascade(**changes)
+
+
+@pytest.fixture(params=CHANGES)
+def both(request, tmp_path) -> tuple[OnnxEngine, TorchEngine]:
+    cascade = variant(request.param)
+    save_model(cascade, tmp_path)
+    return OnnxEngine(tmp_path), TorchEngine(cascade)
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return seeded(seed)[0].standard_normal(shape, np.float32)
+
+
+def near(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and np.abs(a - b).max() < 2e-5 * max(1, np.abs(b).max())
+
+
+def exact_embedding(r: torch.Tensor, channels: int) -> torch.Tensor:
+    """As `stage_b.time_embedding`, with frequencies rounded from float64. torch's are off by a unit in the last place,
+    which angles of up to 10000 magnify to 1e-3."""
+    half = channels // 2
+    frequency = torch.exp(torch.arange(half, dtype=torch.float64) * (-math.log(10000) / (half - 1))).float()
+    angle = r[:, None] * 10000 * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+def test_every_network_is_torchs(both, monkeypatch):
+    """On batches, on sides that are no square, and without noise."""
+    monkeypatch.setattr("semcast.cascade.stage_b.time_embedding", exact_embedding)
+    onnx_engine, torch_engine = both
+    assert onnx_engine.encoder_id == torch_engine.encoder_id
+    image = seeded(0)[0].random((2, 3, 96, 160), np.float32)
+    assert near(onnx_engine.encode(image), torch_engine.encode(image))
+    latent, r, sca = normal(2, 4, 32, 48), np.array([0.9, 0.3], np.float32), np.array([0.1, 0.6], np.float32)
+    assert near(onnx_engine.decode(latent), torch_engine.decode(latent))
+    z, noise = normal(2, 16, 3, 5, seed=1), normal(2, 16, 3, 5, seed=2)
+    for told in (noise, None):
+        mapped = [e.map_z(z, told, (16, 24)) for e in both]
+        assert near(np.concatenate(mapped[0]), mapped[1].numpy())
+        outputs = [e.step(latent, r, m, sca if told is not None else None) for e, m in zip(both, mapped)]
+        assert near(*outputs) and outputs[0].std() > 0.01
+
+
+def test_pictures_are_equal(both):
+    image = to_image(photo(130, 201))
+    links = [Link(e) for e in both]
+    first, second = (link(image, 5.0, seed=3, steps=3).image for link in links)
+    assert np.abs(to_pixels(first).astype(int) - to_pixels(second)).max() <= 1
+    sent = [link.send(image) for link in links]
+    assert np.allclose(sent[0].content, sent[1].content, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_shipped_model_gives_equal_pictures_on_both_engines(steps):
+    image = read_image(PHOTO)[..., :256, 100:420]
+    pictures = [
+        to_pixels(Link(load_model("small", engine=name, dtype="float32"))(image, 10.0, steps=steps).image).astype(int)
+        for name in ("onnx", "torch")
+    ]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+def test_large_latents_are_decoded_in_tiles_without_seams(both, monkeypatch):
+    for e in both:
+        latent = normal(1, 4, 40, 33)
+        whole = e.decode(latent)
+        with monkeypatch.context() as patch:
+            patch.setattr("semcast.cascade.tiles.TILE", 16)
+            assert np.abs(e.decode(latent) - whole).max() < 1e-5 < whole.std()
+
+
+def test_graphs_are_valid_onnx_with_any_sides():
+    """onnx.checker accepts them with their weights inside, and shape inference leaves height and width open."""
+    engine_ = OnnxEngine(WEIGHTS / "small")
+    for name, part in GRAPHS.items():
+        weights = load_weights(engine_.folder, part)
+        network = getattr(networks, name)(getattr(engine_.config, part), weights, part)
+        whole = inline(network.model, network.weights)
+        onnx.checker.check_model(whole, full_check=True)
+        sides = [d.dim_param for d in whole.graph.input[0].type.tensor_type.shape.dim]
+        assert len([side for side in sides if side]) == 2
+        used = {name for node in whole.graph.node for name in node.input}
+        assert {tensor.name for tensor in whole.graph.initializer} <= used  # no weight travels for nothing
+
+
+@pytest.mark.parametrize("name, options", VARIANTS)
+def test_channels_give_numpy_and_torch_the_same(name, options):
+    x = gaussian(3, 400)
+    theirs = find_channel(name)(x, torch.tensor([0.0, 5.0, 20.0]), seeded(1, 2, 3), **options)
+    ours = find_channel(name)(x.numpy(), np.array([0.0, 5.0, 20.0]), seeded(1, 2, 3), **options)
+    for a, b in zip(ours, theirs):
+        assert isinstance(a, np.ndarray) and isinstance(b, torch.Tensor) and a.dtype == b.numpy().dtype
+        assert np.allclose(a, b.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sides", [(128, 192), (130, 201), (997, 64)])
+def test_pictures_are_resized_as_torch_does(sides):
+    image = seeded(0)[0].random((1, 3, *sides), np.float32)
+    size = (96, 32)
+    torchs = torch.from_numpy(image)
+    assert np.array_equal(resize_nearest(image, size), F.interpolate(torchs, size=size, mode="nearest").numpy())
+    small = F.interpolate(torchs, size=(27, 21), mode="bilinear", antialias=True)
+    assert np.allclose(resize(image, (27, 21), shrinking), small.numpy(), atol=1e-5)
+    large = F.interpolate(small, size=sides, mode="bicubic", align_corners=False)
+    assert np.allclose(resize(small.numpy(), sides, enlarging), large.numpy(), atol=1e-5)
+
+
+def test_weights_are_read_without_torch_as_with_it(tmp_path):
+    cascade = tiny_cascade()
+    for dtype in (torch.float32, torch.bfloat16, torch.int8):
+        save_model(cascade, tmp_path, dtype)
+        for part in ("encoder", "stage_b", "stage_a"):
+            ours = load_weights(tmp_path, part)
+            torchs = arrays(getattr(load_cascade(tmp_path), part))
+            assert ours.keys() == torchs.keys() and all(np.array_equal(ours[k], torchs[k]) for k in ours)
+    values = np.array([1.0, -1.00390625, 3.1415927, 1e-40, 65504.0], np.float32)
+    expected = torch.from_numpy(values).bfloat16().view(torch.int16).numpy().view(np.uint16)
+    assert np.array_equal(bfloat16_bits(values), expected)
+    assert load_arrays(tmp_path / "encoder.safetensors")["mapper.0.weight"].dtype == np.int8
+
+
+def test_the_engine_is_chosen_by_what_is_asked_and_what_is_there(monkeypatch, tiny_model):
+    monkeypatch.setattr(engine, "has_bf16", lambda: False)
+    assert isinstance(load_model(tiny_model), OnnxEngine)
+    assert isinstance(load_model(tiny_model, dtype="bfloat16"), TorchEngine)
+    monkeypatch.setattr(engine, "has_bf16", lambda: True)
+    assert isinstance(load_model(tiny_model), TorchEngine)
+    assert isinstance(load_model(tiny_model, engine="onnx"), OnnxEngine)
+    with pytest.raises(InputError, match="the engine onnx runs on the CPU in float32"):
+        load_model(tiny_model, engine="onnx", low_memory=True)
+    with pytest.raises(InputError, match=f"engine 'tpu' is not one of {', '.join(ENGINES)}"):
+        load_model(tiny_model, engine="tpu")
+    monkeypatch.setattr(engine, "missing", lambda *packages: [p for p in packages if p.startswith("torch")])
+    assert isinstance(load_model(tiny_model, device="auto"), OnnxEngine)
+
+
+def test_a_picture_is_sent_and_received_without_importing_torch(tmp_path, tiny_model):
+    """All commands but train and bench; `make light` does the same where torch is not installed."""
+    program = (
+        "import sys; from semcast.cli import main\n"
+        "for line in sys.stdin:\n"
+        "    assert main(line.split()) == 0, line\n"
+        "    assert not {'torch', 'torchvision', 'torchmetrics', 'scipy'} & set(sys.modules), line\n"
+    )
+    commands = f"""send {PHOTO} -o a.sem --engine onnx
+        send {PHOTO} -o packet.sem --mode digital --bytes 300 --engine onnx
+        channel a.sem -o b.sem --snr 10 --channel rician
+        channel a.sem -o c.sem --snr 10 --channel burst-erasure --seed 1
+        receive b.sem c.sem -o c.png --engine onnx --steps 1
+        receive packet.sem -o d.png --engine onnx --steps 1"""
+    done = subprocess.run([sys.executable, "-c", program], input=commands, text=True, capture_output=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "c.png").exists() and (tmp_path / "d.png").exists()
