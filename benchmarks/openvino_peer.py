@@ -22,7 +22,7 @@ class OpenVinoEngine(OnnxEngine):
             "INFERENCE_PRECISION_HINT": "f32",
         }
 
-    def start(self, network: Network):
+    def start(self, network: Network, large: bool):
         model = self.core.read_model(inline(network.model, network.weights).SerializeToString())
         compiled = self.core.compile_model(model, "CPU", self.settings)
         kinds = {i.any_name: np.int64 if "i64" in str(i.element_type) else np.float32 for i in compiled.inputs}

@@ -95,7 +95,10 @@ def to_image(pixels: np.ndarray) -> np.ndarray:
 
 def to_pixels(image: np.ndarray) -> np.ndarray:
     """[1, 3, H, W] in [0, 1] -> uint8 [H, W, 3], rounded."""
-    return np.ascontiguousarray(np.moveaxis(levels(image)[0], 0, -1).astype(np.uint8))
+    pixels = np.empty((*image.shape[-2:], 3), np.uint8)
+    for top in range(0, len(pixels), 256):  # in parts, for large pictures
+        pixels[top : top + 256] = np.moveaxis(levels(image[0, :, top : top + 256]), 0, -1)
+    return pixels
 
 
 def levels(image: np.ndarray) -> np.ndarray:

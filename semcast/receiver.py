@@ -56,7 +56,8 @@ def receive(
         condition = prepare(engine, z, noise, size)
         denoiser = lambda x, t: denoise(engine, x, t, condition)
         latent = sample(denoiser, start, steps or engine.config.steps, generators, progress=progress)
-    return np.clip(engine.decode(latent)[..., : header.height, : header.width], 0, 1)
+    image = engine.decode(latent)[..., : header.height, : header.width]
+    return np.clip(image, 0, 1, out=image)  # in place, for large pictures
 
 
 def check_encoder(header: Header, encoder_id: int, config: ModelConfig) -> None:

@@ -18,6 +18,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BATCH_NORM_EPS = 1e-3  # of EfficientNet-V2; 1e-5 in its last layer, torch's default
 FINE_CHANNELS = 16  # channels of the unfolded Z
+FINEST_PARTS = 4  # in which the hidden channels of the finest level, the largest maps, are made
 TIME_MAX = 10000  # longest period of the time embedding, over its shortest
 
 Tensors = Mapping[str, np.ndarray]
@@ -119,8 +120,11 @@ def stage_b_map(config: StageBConfig, tensors: Tensors, where: str) -> Network:
         x = g.op("Concat", x, stretch("noise"), axis=-1)
         noise_weight = g.take("noise_mapper.weight", 4 * hidden, channels, 1, 1)[:, :, 0, 0]
         weight = np.concatenate([weight, noise_weight], axis=1)
-    x = g.op("Add", g.op("MatMul", x, g.constant(weight.T)), g.constant(g.take("effnet_mapper.0.bias", 4 * hidden)))
-    x = linear(g, g.op("Gelu", x), "effnet_mapper.2", 4 * hidden, hidden, ones=(1, 1))
+    bias, total = g.take("effnet_mapper.0.bias", 4 * hidden), g.constant(g.take("effnet_mapper.2.bias", hidden))
+    outside = np.split(g.take("effnet_mapper.2.weight", hidden, 4 * hidden, 1, 1)[:, :, 0, 0], FINEST_PARTS, axis=1)
+    for w, b, out in zip(np.split(weight, FINEST_PARTS), np.split(bias, FINEST_PARTS), outside):
+        total = g.op("Add", g.op("MatMul", g.op("Gelu", affine(g, x, w, b)), g.constant(out.T)), total)
+    x = total
     x = norm(g, x, hidden)
     if unfold := config.code_unfold:
         fine = FINE_CHANNELS * unfold**2
@@ -154,7 +158,7 @@ def stage_b_step(config: StageBConfig, tensors: Tensors, where: str) -> Network:
     def run(x: str, side: str, i: int, skip: str | None) -> str:
         for kind, key in blocks[side, i]:
             if kind == "C":
-                x, skip = res_block(g, x, skip, key, hidden[i]), None
+                x, skip = res_block(g, x, skip, key, hidden[i], 1 if i else FINEST_PARTS), None
             elif kind == "T":
                 scale, shift = times[key]
                 x = g.op("Add", g.op("Mul", x, scale), shift)
@@ -246,26 +250,33 @@ def plain_norm(x: np.ndarray) -> np.ndarray:
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
 
 
-def res_block(g: Graph, x: str, skip: str | None, key: str, width: int) -> str:
+def res_block(g: Graph, x: str, skip: str | None, key: str, width: int, parts: int) -> str:
+    """The hidden channels are made in `parts`: while GELU works, two copies of one part exist, not of all."""
     y = norm(g, last(g, depthwise(g, first(g, x), f"{key}.depthwise", width)), width)
     if skip is not None:
         y = g.op("Concat", y, skip, axis=-1)
-    h = g.op("Gelu", linear(g, y, f"{key}.channelwise.0", width if skip is None else 2 * width, 4 * width))
-    # GlobalResponseNorm multiplies and shifts the channels of h; both go into the layer behind it.
-    gamma, beta = (g.take(f"{key}.channelwise.2.{name}", 1, 1, 1, 4 * width).ravel() for name in ("gamma", "beta"))
-    square = g.op(
-        "ReduceSumSquare",
-        g.op("Reshape", h, g.constant(np.array([-1, 4 * width]))),
-        g.constant(np.array([0])),
-        keepdims=0,
-    )
+    inside = g.take(f"{key}.channelwise.0.weight", 4 * width, width if skip is None else 2 * width)
+    bias = g.take(f"{key}.channelwise.0.bias", 4 * width)
+    hidden = [
+        g.op("Gelu", affine(g, y, w, b)) for w, b in zip(np.split(inside, parts), np.split(bias, parts), strict=True)
+    ]
+    # GlobalResponseNorm multiplies and shifts hidden channels; both go into the layer behind it.
+    rows, axis = g.constant(np.array([-1, 4 * width // parts])), g.constant(np.array([0]))
+    squares = [g.op("ReduceSumSquare", g.op("Reshape", h, rows), axis, keepdims=0) for h in hidden]
+    square = g.op("Concat", *squares, axis=0) if parts > 1 else squares[0]
     length = g.op("Sqrt", g.op("Max", square, g.constant(np.float32(1e-20))))
-    mean = g.op("Add", g.op("ReduceMean", length, g.constant(np.array([0]))), g.constant(np.float32(1e-6)))
+    mean = g.op("Add", g.op("ReduceMean", length, axis), g.constant(np.float32(1e-6)))
+    gamma, beta = (g.take(f"{key}.channelwise.2.{name}", 1, 1, 1, 4 * width).ravel() for name in ("gamma", "beta"))
     scale = g.op("Add", g.op("Mul", g.op("Div", length, mean), g.constant(gamma)), g.constant(np.float32(1)))
     weight = g.take(f"{key}.channelwise.4.weight", width, 4 * width)
-    bias = g.take(f"{key}.channelwise.4.bias", width) + weight @ beta
     scaled = g.op("Mul", g.constant(weight.T), g.op("Unsqueeze", scale, g.constant(np.array([1]))))
-    return g.op("Add", x, g.op("Add", g.op("MatMul", h, scaled), g.constant(bias)))
+    weights = [scaled]
+    if parts > 1:
+        weights = g.split("Split", parts, scaled, g.constant(np.full(parts, 4 * width // parts)), axis=0)
+    total = g.constant(g.take(f"{key}.channelwise.4.bias", width) + weight @ beta)
+    for h, w in zip(hidden, weights):
+        total = g.op("Add", g.op("MatMul", h, w), total)
+    return g.op("Add", x, total)
 
 
 def attention(g: Graph, x: str, tokens: np.ndarray, key: str, width: int, heads: int, cond: int) -> str:
@@ -336,7 +347,10 @@ def norm(g: Graph, x: str, width: int, scale: float = 1.0, shift: float = 0.0) -
 def linear(g: Graph, x: str, key: str, width: int, out: int, gate: float = 1.0, ones: tuple = ()) -> str:
     """A linear layer of [1, H, W, C]; `ones`: the file has it as a 1x1 convolution."""
     weight = g.take(f"{key}.weight", out, width, *ones).reshape(out, width) * np.float32(gate)
-    bias = g.take(f"{key}.bias", out) * np.float32(gate)
+    return affine(g, x, weight, g.take(f"{key}.bias", out) * np.float32(gate))
+
+
+def affine(g: Graph, x: str, weight: np.ndarray, bias: np.ndarray) -> str:
     return g.op("Add", g.op("MatMul", x, g.constant(weight.T)), g.constant(bias))
 
 

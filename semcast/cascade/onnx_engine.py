@@ -12,13 +12,14 @@ import onnxruntime
 from ..errors import InputError
 from ..files import load_arrays
 from . import networks
-from .config import NETWORKS, load_config
+from .config import NETWORKS, PATCH, load_config
 from .eight_bit import expanded
 from .fingerprint import encoder_id
 from .networks import Network
 from .tiles import in_tiles
 
 GRAPHS = {"encoder": "encoder", "stage_b_map": "stage_b", "stage_b_step": "stage_b", "stage_a_decoder": "stage_a"}
+LARGE = 256 * 256  # latent pixels: a picture of 1024x1024
 Run = Callable[[dict[str, np.ndarray]], np.ndarray]
 NOT_RUN = {  # tensors of a file that the link does not need
     "encoder": (),
@@ -32,7 +33,7 @@ class OnnxEngine:
 
     def __init__(self, folder: Path):
         self.folder, self.config = Path(folder), load_config(folder)
-        self.sessions: dict[str, Run] = {}
+        self.sessions: dict[tuple[str, bool], Run] = {}
         for part in NETWORKS:
             if not (self.folder / f"{part}.safetensors").exists():
                 raise InputError(f"{self.folder}/{part}.safetensors is missing")
@@ -50,14 +51,14 @@ class OnnxEngine:
             self.session(name)
 
     def encode(self, image: np.ndarray) -> np.ndarray:
-        run = self.session("encoder")
-        return np.concatenate([run({"image": row[None]}) for row in image])
+        run = self.session("encoder", image.shape[-2] * image.shape[-1] > 16 * LARGE)
+        return joined([run({"image": row[None]}) for row in image])
 
     def sampling(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext()
 
     def map_z(self, z: np.ndarray, noise: np.ndarray | None, size: tuple[int, int]) -> list[np.ndarray]:
-        run = self.session("stage_b_map")
+        run = self.session("stage_b_map", size[0] * size[1] > LARGE // PATCH**2)
         noise = np.zeros_like(z) if noise is None else noise
         given = {"noise": noise} if self.config.stage_b.noise_map else {}
         rows = range(len(z))
@@ -66,7 +67,7 @@ class OnnxEngine:
         ]
 
     def step(self, x: np.ndarray, r: np.ndarray, mapped: list[np.ndarray], sca: np.ndarray | None) -> np.ndarray:
-        run = self.session("stage_b_step")
+        run = self.session("stage_b_step", x.shape[-2] * x.shape[-1] > LARGE)
         sca = np.zeros_like(r) if sca is None else sca
         rows = [slice(i, i + 1) for i in range(len(x))]
         return np.concatenate(
@@ -76,11 +77,15 @@ class OnnxEngine:
     def decode(self, latent: np.ndarray) -> np.ndarray:
         run = self.session("stage_a_decoder")
         decode = lambda part: run({"latent": part})
-        return np.concatenate([in_tiles(decode, row[None], self.config.stage_a) for row in latent])
+        return joined([in_tiles(decode, row[None], self.config.stage_a) for row in latent])
 
-    def session(self, name: str) -> Run:
-        """A function that runs a graph: {input: array} -> its output."""
-        if name not in self.sessions:
+    def session(self, name: str, large: bool = False) -> Run:
+        """A function that runs a graph: {input: array} -> its output.
+
+        large: give memory back to the system as soon as it is free, which takes time. The encoder and Stage B need all
+            of a picture at once; the decoder works in tiles.
+        """
+        if (name, large) not in self.sessions:
             part = GRAPHS[name]
             names = [n for n in GRAPHS if GRAPHS[n] == part]
             tensors, where = load_weights(self.folder, part), f"{self.folder}/{part}.safetensors"
@@ -89,15 +94,17 @@ class OnnxEngine:
             except (KeyError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
                 raise InputError(f"{self.folder}/config.json describes no network: {error}") from None
             check_unknown(tensors, set().union(*(network.used for network in made.values())), part, where)
-            self.sessions |= {n: self.start(network) for n, network in made.items()}
-        return self.sessions[name]
+            self.sessions |= {(n, large): self.start(network, large) for n, network in made.items()}
+        return self.sessions[name, large]
 
-    def start(self, network: Network) -> Run:
+    def start(self, network: Network, large: bool) -> Run:
         """Give a graph to ONNX Runtime, which takes the weights from our arrays."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads()
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes need the cores too
+        options.enable_mem_pattern = False  # it reserves memory for each size of picture, and was no faster
+        options.enable_cpu_mem_arena = not large
         names = [tensor.name for tensor in network.model.graph.initializer if tensor.external_data]
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(network.weights[name]) for name in names]
         options.add_external_initializers(names, values)
@@ -111,6 +118,11 @@ class OnnxEngine:
         return lambda inputs: np.asarray(
             session.run(None, {k: np.ascontiguousarray(inputs[k], kinds[k]) for k in kinds})[0]
         )
+
+
+def joined(rows: list[np.ndarray]) -> np.ndarray:
+    """The batch of these pictures. One alone, which may be large, is not copied."""
+    return np.concatenate(rows) if len(rows) > 1 else rows[0]
 
 
 def load_weights(folder: Path, part: str) -> dict[str, np.ndarray]:

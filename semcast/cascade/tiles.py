@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ..arrays import Array, array_namespace
 from .config import StageAConfig
 
-TILE = 256  # side of a tile in latent pixels: 1024 picture pixels
+TILE = 128  # side of a tile in latent pixels: 512 picture pixels
 
 
 def in_tiles(decode: Callable[[Array], Array], latent: Array, config: StageAConfig) -> Array:
