@@ -208,12 +208,15 @@ def build_parser() -> Parser:
     )
     p.set_defaults(run=commands.train)
 
-    p = choices.add_parser("models", help="list the models, or fetch an official one")
+    p = choices.add_parser("models", help="list the models, fetch an official one, or export one as ONNX")
     p.add_argument("--json", action="store_true", help="one JSON object a line")
     p.set_defaults(run=commands.models)
-    p = p.add_subparsers(dest="action", metavar="fetch").add_parser(
-        "fetch", help="bring an official model (see its --help)"
-    )
+    actions = p.add_subparsers(dest="action", metavar="fetch|export")
+    p = actions.add_parser("export", help="write a model as ONNX files, for browsers, telephones and other programs")
+    p.add_argument("name", metavar="NAME_OR_DIR")
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the four files")
+    p.set_defaults(run=commands.export)
+    p = actions.add_parser("fetch", help="bring an official model (see its --help)")
     p.add_argument("name", metavar="NAME", help="stable-cascade-lite or stable-cascade-big")
     p.add_argument(
         "--from",

@@ -327,6 +327,14 @@ def fetch(args) -> None:
     print(f"{args.name} is in {folder}: semcast run photo.jpg --snr 10 --model {args.name}")
 
 
+def export(args) -> None:
+    source = find_model(args.name).folder
+    assert source is not None  # `find_model` refuses a model that has not been fetched
+    from .cascade.export import export as export_model
+
+    export_model(source, args.out, say=lambda line: print(line, flush=True))
+
+
 def check_link(args) -> None:
     """What can be refused without importing torch: model, channel and packages that are not there."""
     find_model(args.model)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from conftest import photo, tiny_cascade
@@ -27,6 +28,7 @@ from semcast.channels.catalogue import find_channel
 from semcast.errors import InputError
 from semcast.files import load_arrays
 from semcast.images import PHOTO, to_image, to_pixels
+from semcast.randomness import draw_noise, stream
 from semcast.transmitter import resize_nearest
 
 CHANGES = {  # each with layers that the default model lacks
@@ -134,6 +136,27 @@ def test_graphs_are_valid_onnx_with_any_sides():
         assert len([side for side in sides if side]) == 2
         used = {name for node in whole.graph.node for name in node.input}
         assert {tensor.name for tensor in whole.graph.initializer} <= used  # no weight travels for nothing
+
+
+def test_exported_files_run_in_other_programs(cli, tiny_model, tmp_path, monkeypatch):
+    """What plain ONNX Runtime makes of them is the link's picture; weights too large for protobuf go beside them."""
+    code, out, err = cli("models", "export", tiny_model, "--out", tmp_path)
+    assert (code, err) == (0, "") and out.count("of TorchEngine") == 4
+    sessions = {name: onnxruntime.InferenceSession(str(tmp_path / f"{name}.onnx")) for name in GRAPHS}
+    run = lambda name, **inputs: sessions[name].run(None, inputs)[0]
+    image, link = to_image(photo(128, 128)), Link(load_model(tiny_model, engine="onnx"))
+    sent = link.send(image)
+    received = link.propagate(sent.content, 10)
+    z, noise = link.modems["analog"].demodulate(received, sent.header)
+    sca = noise.mean(axis=(1, 2, 3))
+    mapped = run("stage_b_map", z=z, noise=noise - sca[:, None, None, None], size=np.array([16, 16]))
+    x = draw_noise(np.empty((1, 4, 32, 32)), [stream(0, "receiver")])
+    latent = run("stage_b_step", x=np.float32(0.01) * x, r=np.array([0.99358], np.float32), mapped=mapped, sca=sca)
+    pictures = (np.clip(run("stage_a_decoder", latent=latent), 0, 1), link.receive(received, sent.header, steps=1))
+    assert np.abs(to_pixels(pictures[0]).astype(int) - to_pixels(pictures[1])).max() <= 1
+    monkeypatch.setattr("semcast.cascade.export.INLINE_MAX_BYTES", 0)
+    assert cli("models", "export", tiny_model, "--out", tmp_path / "large")[0] == 0
+    assert (tmp_path / "large" / "stage_b_step.weights").stat().st_size > 100_000
 
 
 @pytest.mark.parametrize("name, options", VARIANTS)

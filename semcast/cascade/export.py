@@ -1,0 +1,88 @@
+"""A model as ONNX files, for other programs, other languages, browsers and telephones.
+
+    encoder.onnx           image [1, 3, H, W] in [0, 1], sides multiples of 32 -> z
+    stage_b_map.onnx       z, noise [1, 16, hz, wz] and size (h / 2, w / 2) -> mapped
+    stage_b_step.onnx      x [1, 4, h, w], r [1], mapped, sca [1] -> output
+    stage_a_decoder.onnx   latent [1, 4, h, w] -> image [1, 3, 4 h, 4 w]
+
+`denoiser.py` says what goes between them. semcast itself builds the same graphs in memory, from the model's own files.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from ..errors import InputError, missing
+from ..files import make_folder
+from . import networks
+from .config import ModelConfig, load_config
+from .graph import inline
+from .onnx_engine import GRAPHS, OnnxEngine, load_weights
+
+INLINE_MAX_BYTES = 1 << 30  # a file of protobuf holds 2 GiB; larger weights go into a second file
+SIDE = 128  # pixels of the picture that is tried
+TOLERANCE = 2e-3  # of the largest number; float32 sines of angles of up to 10000 differ by 1e-3
+
+
+def export(source: Path, folder: Path, say: Callable[[str], None]) -> None:
+    """Write the graphs of the model in `source` with its weights in float32, and run each once.
+
+    Each result is compared with torch's where torch is installed, else with that of our own engine.
+
+    Raises:
+        InputError: the model is damaged, a file cannot be written, or a result differs.
+    """
+    config, engine = load_config(source), reference(source)
+    make_folder(folder)
+    given = tried(config, engine)
+    for name, part in GRAPHS.items():
+        weights, path = load_weights(source, part), folder / f"{name}.onnx"
+        network = getattr(networks, name)(getattr(config, part), weights, f"{source}/{part}.safetensors")
+        large = sum(w.nbytes for w in network.weights.values()) > INLINE_MAX_BYTES
+        try:
+            onnx.save_model(
+                inline(network.model, network.weights),
+                path,
+                save_as_external_data=large,
+                location=f"{name}.weights",
+            )
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}") from None
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        inputs, expected = given[name]
+        found = np.asarray(session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})[0])
+        gap = float(np.abs(found - expected).max() / np.abs(expected).max())
+        if not gap <= TOLERANCE:
+            raise InputError(f"{path} gives another result than {type(engine).__name__}, off by {gap:.1e}")
+        say(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, within {gap:.0e} of {type(engine).__name__}")
+
+
+def reference(source: Path):
+    if missing("torch", "torchvision"):
+        return OnnxEngine(source)
+    from .loading import load_torch
+    from .torch_engine import TorchEngine
+
+    return TorchEngine(load_torch(source, dtype="float32"))
+
+
+def tried(config: ModelConfig, engine) -> dict[str, tuple[dict[str, np.ndarray], np.ndarray]]:
+    """For each graph, inputs and the output they should have: one random picture passes them all."""
+    rng = np.random.default_rng(0)
+    image = rng.random((1, 3, SIDE, SIDE), np.float32)
+    z = engine.encode(image)
+    noise, size = rng.random(z.shape, np.float32), (SIDE // 8, SIDE // 8)
+    told = noise if config.stage_b.noise_map else None
+    mapped = engine.map_z(z, told, size)
+    x = rng.standard_normal((1, config.stage_b.latent_channels, SIDE // 4, SIDE // 4), np.float32)
+    r, sca = np.array([0.99], np.float32), np.array([0.1], np.float32)
+    as_array = np.asarray(mapped[0] if isinstance(mapped, list) else mapped)
+    return {
+        "encoder": ({"image": image}, z),
+        "stage_b_map": ({"z": z, "noise": noise, "size": np.array(size)}, as_array),
+        "stage_b_step": ({"x": x, "r": r, "mapped": as_array, "sca": sca}, engine.step(x, r, mapped, sca)),
+        "stage_a_decoder": ({"latent": x}, engine.decode(x)),
+    }
