@@ -1,9 +1,11 @@
 """The engines: ONNX Runtime computes what torch does, and nothing between the networks depends on either."""
 
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import photo, tiny_cascade
+from PIL import Image
 from test_channel import VARIANTS, gaussian, seeded
 from torch.nn import functional as F
 
@@ -31,6 +34,7 @@ from semcast.images import PHOTO, to_image, to_pixels
 from semcast.randomness import draw_noise, stream
 from semcast.transmitter import resize_nearest
 
+WEB = Path(__file__).parents[1] / "examples" / "web"
 CHANGES = {  # each with layers that the default model lacks
     "default": {},
     "official layers": dict(prediction="epsilon", noise_aware=False, guidance=1.1),
@@ -227,3 +231,24 @@ def test_a_picture_is_sent_and_received_without_importing_torch(tmp_path, tiny_m
     done = subprocess.run([sys.executable, "-c", program], input=commands, text=True, capture_output=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "c.png").exists() and (tmp_path / "d.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not ((WEB / "node_modules").exists() and shutil.which("node")),
+    reason="needs Node and `npm install` in examples/web",
+)
+def test_a_browser_receives_the_same_picture(cli, tmp_path):
+    Image.fromarray(photo(130, 190)).save(tmp_path / "a.png")
+    files = {
+        name: tmp_path / name for name in ("a.png", "a.sem", "b.sem", "python.png", "node.ppm", "noise.f32", "onnx")
+    }
+    assert cli("send", files["a.png"], "-o", files["a.sem"])[0] == 0
+    assert cli("channel", files["a.sem"], "-o", files["b.sem"], "--snr", 10, "--channel", "erasure")[0] == 0
+    assert cli("receive", files["b.sem"], "-o", files["python.png"], "--steps", 1, "--engine", "onnx")[0] == 0
+    assert cli("models", "export", "small", "--out", files["onnx"])[0] == 0
+    stream(0, "receiver").standard_normal((4, 48, 48), np.float32).tofile(files["noise.f32"])
+    command = ["node", WEB / "receive.mjs", *(files[name] for name in ("onnx", "b.sem", "node.ppm", "noise.f32"))]
+    subprocess.run(command, check=True)
+    pictures = [np.asarray(Image.open(files[name])).astype(int) for name in ("python.png", "node.ppm")]
+    assert pictures[0].shape == (130, 190, 3) and np.abs(pictures[0] - pictures[1]).max() <= 1
