@@ -7,6 +7,7 @@ modems.py    the two modems by name
 analog.py    two numbers of Z form one complex symbol; no channel code, so no cliff
 digital.py   a packet of bytes over 5G LDPC and QAM; it arrives whole or is lost
 packet.py    Z as bytes: transform, quantiser, entropy code
-ldpc.py      bytes as QAM symbols, and the choice of modulation and code rate for an SNR
+mcs.py       the choice of modulation and code rate for an SNR
+ldpc.py      bytes as QAM symbols, with torch
 capacity.py  theoretical limits
 """
