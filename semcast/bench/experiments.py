@@ -57,8 +57,14 @@ EXPERIMENTS = {
         ),
     ),
     "steps": Experiment(
-        about="the same weights in fewer diffusion steps",
-        runs=(Run(systems=("semcast", "semcast-4steps", "semcast-2steps", "semcast-1step"), snrs=(10.0,)),),
+        about="the same weights in more diffusion steps",
+        runs=(
+            Run(
+                systems=("semcast-1step", "semcast-2steps", "semcast-4steps", "semcast-10steps"),
+                snrs=(10.0,),
+                headline=(10.0,),
+            ),
+        ),
     ),
     "predictability": Experiment(
         about="25 transmissions of one photo",

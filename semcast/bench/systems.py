@@ -366,6 +366,7 @@ def link_version() -> str:
 
 MODELS = {  # systems that run with any model: "semcast@MODEL_NAME_OR_DIR"
     "semcast": semcast,
+    "semcast-10steps": partial(semcast, steps=10),
     "semcast-4steps": partial(semcast, steps=4),
     "semcast-2steps": partial(semcast, steps=2),
     "semcast-1step": partial(semcast, steps=1),
