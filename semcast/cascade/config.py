@@ -100,12 +100,13 @@ class ModelConfig:
 
 
 def small_config() -> ModelConfig:
-    """The default model: 30 MiB of bf16 weights; a 512x512 picture takes about a second on two CPU cores."""
+    """The default model: 19 MiB of weights in 8 bits; a 512x512 picture takes half a second on two CPU cores."""
     return ModelConfig(
         name="small",
         licence="research use only (trained on research-only pictures)",
         prediction="x0",
         noise_aware=True,
+        steps=1,
         encoder=EncoderConfig(
             stages=(
                 ("fused", 1, 3, 1, 16, 16, 1),
@@ -118,14 +119,20 @@ def small_config() -> ModelConfig:
             last_channels=640,
         ),
         stage_a=StageAConfig(
-            hidden=(32, 96), bottleneck_blocks=4, codebook_size=0, scale_factor=1.0, replicate_edges=True
+            hidden=(32, 96),
+            encoder_blocks=(3, 5),
+            bottleneck_blocks=4,
+            fine_blocks=2,
+            codebook_size=0,
+            scale_factor=1.0,
+            replicate_edges=True,
         ),
         stage_b=StageBConfig(
             hidden=(64, 128, 256, 320),
             heads=(0, 0, 0, 5),
             blocks=("CT", "CT", "CT", "CTA"),
             down_blocks=(1, 2, 3, 2),
-            up_blocks=(1, 2, 3, 2),
+            up_blocks=(8, 10, 5, 2),
             up_repeats=(1, 1, 1, 1),
             cond_channels=128,
             text_channels=64,
