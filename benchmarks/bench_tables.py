@@ -58,9 +58,7 @@ def bench_headline(name: str = "grid") -> str:
     for system, groups in bench_groups(record).items():
         cells = [" / ".join(average(groups[snr], key, digits) for snr in snrs) for key, _, digits in HEADLINE]
         if labelled:
-            cells.append(
-                " / ".join(f"{mean_iou(np.array([row['segments'] for row in groups[snr]])):.2f}" for snr in snrs)
-            )
+            cells.append(" / ".join(miou_of(groups[snr]) for snr in snrs))
         lines.append(f"| `{system}` | {' | '.join(cells)} |")
     if labelled:
         originals = {
@@ -221,3 +219,9 @@ TABLES = (
     bench_camvid_headline,
     street,
 )
+
+
+def miou_of(rows: list[dict]) -> str:
+    """Their mIoU; "-" where they were measured without a segmenter."""
+    counts = [row["segments"] for row in rows]
+    return "-" if None in counts else f"{mean_iou(np.array(counts)):.2f}"
