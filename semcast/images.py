@@ -114,7 +114,7 @@ def round_8bit(image: np.ndarray) -> np.ndarray:
 def write_png(path: Path, pixels: np.ndarray) -> None:
     """Write uint8 pixels [H, W, 3] as PNG, atomically."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    Image.fromarray(pixels).save(file, "PNG", compress_level=4)  # 1 % larger than at 6, in half the time
     write_bytes(path, file.getvalue())
 
 

@@ -29,8 +29,9 @@ class Ends:
 
     def __init__(self, device: str = "cpu"):
         command = [sys.executable, "-m", "semcast.bench.ends", device]
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # figures do not depend on the machine's cores
         self.processes = {
-            role: subprocess.Popen([*command, role], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            role: subprocess.Popen([*command, role], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=one_thread)
             for role in ("sender", "receiver")
         }
 
@@ -92,7 +93,7 @@ def read(stream) -> tuple[dict, dict] | None:
 
 
 def serve(device: str, role: str) -> None:
-    """Answer until the harness is gone, on one thread, so that figures do not depend on the machine's cores."""
+    """Answer until the harness is gone, on one thread."""
     torch.set_num_threads(1)
     keep_freed_memory()
     out = os.fdopen(os.dup(1), "wb")
