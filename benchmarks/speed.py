@@ -288,12 +288,17 @@ def stage_b_pair(side: int):
 
 
 def stage_a_pair(side: int):
-    """The default model's Stage A decoder and diffusers', with the same weights. Neither replicates edges."""
-    trained = load_torch(WEIGHTS / "small", dtype="float32").stage_a
-    config = replace(trained.config, replicate_edges=False)
+    """A Stage A of the default model's widths and diffusers', with the same random weights and no replicated edges.
+
+    diffusers' class has no more blocks in the encoder, nor at half the side.
+    """
+    config = replace(
+        load_config(WEIGHTS / "small").stage_a, replicate_edges=False, encoder_blocks=(1, 1), fine_blocks=1
+    )
+    torch.manual_seed(0)
     ours = {dtype: StageA(config).to(dtype).eval() for dtype in (torch.float32, torch.bfloat16)}
     for network in ours.values():
-        network.load_state_dict(trained.state_dict())
+        network.load_state_dict(ours[torch.float32].state_dict())
     theirs = diffusers_stage_a(ours[torch.float32])
     scale = config.scale_factor
     latent = ours[torch.float32].encode(torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)))
