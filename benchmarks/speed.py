@@ -12,7 +12,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,7 @@ from semcast.bench.versions import commit
 from semcast.cascade.config import STAGE_B_LITE, ModelConfig, load_config
 from semcast.cascade.denoiser import denoise, prepare
 from semcast.cascade.device import has_bf16
-from semcast.cascade.engine import Engine, load_model
+from semcast.cascade.engine import Engine
 from semcast.cascade.loading import Compiled, compile_networks, load_torch
 from semcast.cascade.model import Cascade
 from semcast.cascade.models import WEIGHTS
@@ -54,6 +53,13 @@ STEPS = 10
 STEP_COUNTS = (1, 2, 10)
 PACKAGES = ("torch", "onnxruntime", "openvino")
 TINY_SIDE = 64
+PASS_ONE_PICTURE = """
+import sys, numpy as np
+from semcast import Link, load_model
+side, engine = int(sys.argv[1]), sys.argv[2]
+Link(load_model("small", engine=engine))(np.random.default_rng(0).random((1, 3, side, side), np.float32), 10.0)
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
 
 
 def main() -> None:
@@ -67,19 +73,9 @@ def main() -> None:
         help="with tiny widths and sides in place of the official ones: a rehearsal, no result",
     )
     p.add_argument("--out", type=Path)
-    p.add_argument(
-        "--memory",
-        nargs=2,
-        metavar=("SIDE", "ENGINE"),
-        help="print the peak MiB of this process for one picture of that side, and end",
-    )
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
-    if args.memory:
-        pass_one_picture(int(args.memory[0]), args.memory[1])
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-        return
     gpu = torch.cuda.is_available()
     engines = engines_here(args.threads)
     link = [row for side in ((TINY_SIDE,) if args.tiny else SIDES) for row in time_link(side, engines, args.runs)]
@@ -153,11 +149,6 @@ def engines_here(threads: int) -> dict[str, Engine]:
     return found
 
 
-def pass_one_picture(side: int, engine: str) -> None:
-    link = Link(load_model("small", engine=engine))
-    link(np.random.default_rng(0).random((1, 3, side, side), np.float32), 10.0)
-
-
 def cold_start_s(threads: int) -> float:
     """Seconds from the shell's Enter to the picture on disk: the median of five runs of `semcast run`."""
     with tempfile.TemporaryDirectory() as folder:
@@ -168,9 +159,11 @@ def cold_start_s(threads: int) -> float:
 
 
 def peak_memory(side: int, engine: str, threads: int) -> float:
-    """MiB, of a fresh process that passes one picture at the default steps."""
-    command = [sys.executable, __file__, "--memory", str(side), engine, "--threads", str(threads)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    """MiB, of a fresh process that passes one picture at the default steps; it imports torch only for that engine."""
+    command = [sys.executable, "-c", PASS_ONE_PICTURE, str(side), engine]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return int(done.stdout.split()[-1]) / 1024
 
 
 @torch.inference_mode()

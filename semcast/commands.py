@@ -122,10 +122,13 @@ def describe(result: "Reconstruction", link: "Link", path: Path, args, seed: int
 
 def load_metrics(args) -> dict:
     """The LPIPS networks whose weights are here, by name; stderr says why another is not."""
+    from .metrics.measure import NO_LPIPS, has_lpips
+
     lpips = {}
-    if missing("torch", "torchvision"):
+    if missing("torch", "torchvision") or not (args.lpips or args.fetch_metrics or has_lpips()):
         if args.lpips or args.fetch_metrics:
             require("LPIPS", "torch", "torchvision")
+        print(f"semcast: lpips and lpips_vgg are null: {NO_LPIPS}", file=sys.stderr)
         return lpips
     from .metrics.lpips import load_lpips
 

@@ -1,5 +1,7 @@
 """Quality of a received picture: one value per metric, on 8-bit RGB, or None for a metric that is not available."""
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +13,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .lpips import LPIPS
+
+
+NO_LPIPS = (
+    "no LPIPS weights; set SEMCAST_LPIPS to a folder with lpips_alex.safetensors and lpips_vgg.safetensors, "
+    "or ask for --fetch-metrics (needs 'semcast[bench]')"
+)
+
+
+def has_lpips() -> bool:
+    """Whether LPIPS weights seem to be here, without importing torch, which takes seconds."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    hub = Path(os.environ.get("TORCH_HOME") or cache / "torch") / "hub" / "checkpoints"
+    return "SEMCAST_LPIPS" in os.environ or any(hub.glob("alexnet-*.pth")) or any(hub.glob("vgg16-*.pth"))
 
 
 def measure(
