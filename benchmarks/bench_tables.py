@@ -22,7 +22,7 @@ HEADLINE = (
     ("top1_in_top5", "best label in the top 5", 2),
 )
 STREET_MODELS = {
-    "small": "`small`: photos and streets",
+    "start": "`small` of 0.1.0: photos and streets",
     "street": "then streets only",
     "mixed": "then streets and photos, 7 : 3",
 }
@@ -178,7 +178,7 @@ def street() -> str:
             cells = [" / ".join(average(groups[snr], key, digits) for snr in snrs) for key, digits in keys]
             rows = [row for snr in snrs for row in groups[snr]]
             shift = ", ".join(f"{float(average(rows, key, 4)):+.1f}" for key in SHIFTS)
-            trained = STREET_MODELS[system.partition("@")[2] or "small"]
+            trained = STREET_MODELS[system.partition("@")[2]]
             lines.append(f"| {name} | {trained} | {' | '.join(cells)} | {shift} |")
     counts = {name: len({row["image_sha256"] for row in record["rows"]}) for name, record in records.items()}
     draws = len({row["draw"] for row in records["street"]["rows"]})

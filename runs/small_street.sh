@@ -19,4 +19,4 @@ train() { # run folder, sources
 train "$OUT/street" "$STREET"
 train "$OUT/mixed" "$STREET:0.7" "$PHOTOS:0.3"
 python benchmarks/measure.py street street_photos --streets "$STREET_TEST" --kodak "$KODAK" --lpips "$LPIPS" \
-  --model street="$OUT/street/model" --model mixed="$OUT/mixed/model" --no-pages
+  --model start=semcast/weights/small --model street="$OUT/street/model" --model mixed="$OUT/mixed/model" --no-pages

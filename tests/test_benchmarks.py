@@ -474,7 +474,7 @@ def test_speed_ends_with_one_line_of_json(tmp_path, monkeypatch, capsys):
 
 
 def test_streets_and_photos_are_averaged_by_model(tmp_path, monkeypatch):
-    names = ["semcast", "semcast@street", "semcast@mixed"]
+    names = ["semcast@start", "semcast@street", "semcast@mixed"]
     for i, data in enumerate(("street", "street_photos")):
         rows = [
             {
@@ -498,7 +498,7 @@ def test_streets_and_photos_are_averaged_by_model(tmp_path, monkeypatch):
     cells = "0.600 / 0.600 | 0.200 / 0.200 | 20.00 / 20.00 | 3.00 / 3.00 | +8.0, -1.0, +0.0"
     assert lines[3] == f"| street | then streets only | {cells} |"
     assert (
-        lines[5].startswith("| photos | `small`: photos and streets | 0.500 / 0.500 |")
+        lines[5].startswith("| photos | `small` of 0.1.0: photos and streets | 0.500 / 0.500 |")
         and "| 4.00 / 4.00 |" in lines[5]
     )
     assert lines[-1].startswith("2 frames of CamVid's test set, 2 Kodak photos (centre 512x512), 1 draw;")

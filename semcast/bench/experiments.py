@@ -151,7 +151,7 @@ EXPERIMENTS = {
         about="`small` fine-tuned on streets, on streets: runs/small_street.sh",
         runs=(
             Run(
-                systems=("semcast", "semcast@street", "semcast@mixed"),
+                systems=("semcast@start", "semcast@street", "semcast@mixed"),
                 snrs=(1.0, 10.0, 20.0),
                 headline=(1.0, 10.0, 20.0),
             ),
@@ -164,7 +164,7 @@ EXPERIMENTS = {
         about="the same on photos: runs/small_street.sh",
         runs=(
             Run(
-                systems=("semcast", "semcast@street", "semcast@mixed"),
+                systems=("semcast@start", "semcast@street", "semcast@mixed"),
                 snrs=(1.0, 10.0, 20.0),
                 headline=(1.0, 10.0, 20.0),
             ),
