@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-import openvino
+import openvino  # pyright: ignore[reportMissingImports]  # not among the developers' packages
 
 from semcast.cascade.graph import inline
 from semcast.cascade.networks import Network
