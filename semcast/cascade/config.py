@@ -17,6 +17,9 @@ COUNT_MAX = 100  # of blocks and repeats; a config.json that asks for more is re
 STRIDE = 32  # input pixels of the encoder per position of Z, along each side
 LATENT_CHANNELS = 16  # channels of Z
 PATCH = 2  # latent pixels a side that Stage B takes as one
+FINE_CHANNELS = 16  # of the unfolded Z
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of the encoder's input
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 EFFNET_V2_S = (  # (block, expand, kernel, stride, in, out, repeats), as in torchvision's `efficientnet_v2_s`
     ("fused", 1, 3, 1, 24, 24, 2),
@@ -100,7 +103,7 @@ class ModelConfig:
 
 
 def small_config() -> ModelConfig:
-    """The default model: 19 MiB of weights in 8 bits; a 512x512 picture takes half a second on two CPU cores."""
+    """The default model, which receives in one step on a CPU."""
     return ModelConfig(
         name="small",
         licence="research use only (trained on research-only pictures)",

@@ -11,10 +11,7 @@ from functools import partial
 from torch import Tensor, nn
 from torchvision.models.efficientnet import EfficientNet, FusedMBConv, FusedMBConvConfig, MBConv, MBConvConfig
 
-from .config import LATENT_CHANNELS, OFFICIAL_ENCODER, EncoderConfig
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from .config import IMAGENET_MEAN, IMAGENET_STD, LATENT_CHANNELS, OFFICIAL_ENCODER, EncoderConfig
 
 
 class Encoder(nn.Module):

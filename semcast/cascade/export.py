@@ -16,7 +16,7 @@ import onnx
 import onnxruntime
 
 from ..errors import InputError, missing
-from ..files import make_folder
+from ..files import make_folder, write_bytes
 from . import networks
 from .config import ModelConfig, load_config
 from .graph import inline
@@ -41,16 +41,11 @@ def export(source: Path, folder: Path, say: Callable[[str], None]) -> None:
     for name, part in GRAPHS.items():
         weights, path = load_weights(source, part), folder / f"{name}.onnx"
         network = getattr(networks, name)(getattr(config, part), weights, f"{source}/{part}.safetensors")
-        large = sum(w.nbytes for w in network.weights.values()) > INLINE_MAX_BYTES
-        try:
-            onnx.save_model(
-                inline(network.model, network.weights),
-                path,
-                save_as_external_data=large,
-                location=f"{name}.weights",
-            )
-        except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror}") from None
+        model = inline(network.model, network.weights)
+        if sum(w.nbytes for w in network.weights.values()) > INLINE_MAX_BYTES:
+            onnx.save_model(model, path, save_as_external_data=True, location=f"{name}.weights")
+        else:
+            write_bytes(path, model.SerializeToString())
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         inputs, expected = given[name]
         found = np.asarray(session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})[0])

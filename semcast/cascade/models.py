@@ -1,4 +1,4 @@
-"""The models that semcast knows by name. Does not import torch; loading.py loads them."""
+"""The models that semcast knows by name. Does not import torch; engine.py loads them."""
 
 import json
 import math

@@ -11,13 +11,19 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 
-from .config import LATENT_CHANNELS, PATCH, EncoderConfig, StageAConfig, StageBConfig
+from .config import (
+    FINE_CHANNELS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LATENT_CHANNELS,
+    PATCH,
+    EncoderConfig,
+    StageAConfig,
+    StageBConfig,
+)
 from .graph import Graph
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 BATCH_NORM_EPS = 1e-3  # of EfficientNet-V2; 1e-5 in its last layer, torch's default
-FINE_CHANNELS = 16  # channels of the unfolded Z
 FINEST_PARTS = 4  # in which the hidden channels of the finest level, the largest maps, are made
 TIME_MAX = 10000  # longest period of the time embedding, over its shortest
 

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from .config import PATCH, STAGE_B_LITE, StageBConfig
+from .config import FINE_CHANNELS, PATCH, STAGE_B_LITE, StageBConfig
 
-FINE_CHANNELS = 16  # channels of the unfolded Z
 # Hidden values that a block holds at once in sampling: 128 MiB in bf16. The official networks reach it at 1024x1024.
 CHUNK = 1 << 26
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import alexnet, vgg16
 
-from ..errors import InputError
+from ..errors import InputError, require
 from ..files import load_tensors
 from . import fast_layers
 
@@ -103,6 +103,7 @@ def load_lpips(network: str, folder: Path | None = None, fetch: bool = False) ->
 
 def _from_hub(network: str, fetch: bool) -> dict[str, Tensor]:
     """Take the backbone from torch's hub cache or the download, the linear layers from the package torchmetrics."""
+    require("LPIPS with torch's own weights", "torchmetrics")
     import torchmetrics.functional.image as package
 
     file = NETWORKS[network][3]
