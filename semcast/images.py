@@ -1,33 +1,38 @@
-"""Reading and writing pictures. Any common file becomes 8-bit sRGB, [1, 3, H, W] in [0, 1]; writing is atomic."""
+"""Pictures as arrays and as files: float32 [1, 3, H, W] in [0, 1] inside semcast, 8-bit sRGB in files."""
 
-import contextlib
 import io
-import os
-import threading
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .errors import InputError
-from .files import read_bytes, write_bytes
+from .files import check_suffix, read_bytes, write_bytes
+from .formats.decode import SUFFIXES as SUFFIXES
+from .formats.decode import decode as decode
+from .formats.decode import on_white, turn
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PHOTO = Path(__file__).parent / "assets" / "astronaut.jpg"  # shipped with the package
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".avif"}
-# EPS is missing because it is a program, which would be run.
-FORMATS = {"PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF", "AVIF", "JPEG2000"}
-MAX_FILE_BYTES = 256 << 20
-STDERR = threading.Lock()
-MAX_PIXELS = 64 << 20  # larger pictures are refused before they are decoded
+MAX_FILE_BYTES = 512 << 20
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {  # suffix: Pillow's name of the format, and its settings
+    ".png": ("PNG", {"compress_level": 4}),  # 1 % larger than at 6, in half the time
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".webp": ("WEBP", {"quality": 95}),
+    ".avif": ("AVIF", {"quality": 90, "subsampling": "4:4:4"}),
+}
+SLACK = 1e-3  # how far floats may lie outside 0 .. 1, from rounding
+# What stands for one picture in Python: a file, a PIL image, [H, W, 3], [3, H, W], [1, 3, H, W] or grey [H, W],
+# with uint8 from 0 to 255 or floats from 0 to 1, in numpy or torch.
+Picture: TypeAlias = "str | Path | Image.Image | np.ndarray | Tensor"
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read a file as float32 [1, 3, H, W] in [0, 1], multiples of 1/255.
-
-    EXIF rotation is applied, grey, palette, CMYK and 16-bit pictures are converted, transparency is blended with white,
-    and of several frames the first is taken.
+    """Read a file as float32 [1, 3, H, W] in [0, 1], multiples of 1/255, as `formats.decode` makes them; "-" is stdin.
 
     Raises:
         InputError: the file is missing, not a picture, damaged, or too large to decode safely.
@@ -37,55 +42,57 @@ def read_image(path: str | Path) -> np.ndarray:
     return to_image(decode(io.BytesIO(data), str(path)))
 
 
-def decode(file: io.BytesIO, name: str) -> np.ndarray:
-    """Decode a picture to uint8 [H, W, 3]. Raises the same errors as `read_image`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(file) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise InputError(f"{name} is {width}x{height} pixels; more than {MAX_PIXELS} are not decoded")
-                if image.format not in FORMATS:
-                    raise InputError(f"{name} is {image.format}, which is not read; convert it to PNG")
-                with silenced() if image.format == "TIFF" else contextlib.nullcontext():
-                    image.load()
-                return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
-        except InputError:
-            raise
-        except Image.DecompressionBombError:
-            raise InputError(f"{name} is far too large; more than {MAX_PIXELS} pixels are not decoded") from None
-        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, MemoryError ...
-            unknown = type(error).__name__ == "UnidentifiedImageError"
-            reason = "not a picture that can be read" if unknown else f"damaged ({error})"
-            raise InputError(f"{name}: {reason}") from None
+def as_image(picture: Picture) -> np.ndarray:
+    """What stands for one picture (see `Picture`) -> float32 [1, 3, H, W] in [0, 1].
+
+    Raises:
+        InputError: it could mean several things, or nothing; the message names its shape and range.
+    """
+    if isinstance(picture, str | Path):
+        return read_image(picture)
+    if isinstance(picture, Image.Image):
+        return to_image(np.asarray(on_white(turn(picture), "the picture", None)))
+    if not isinstance(picture, np.ndarray) and hasattr(picture, "detach"):  # a torch tensor
+        tensor = picture.detach().cpu()
+        picture = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if not isinstance(picture, np.ndarray):
+        raise InputError(f"a {type(picture).__name__} is not a picture; give a path, a PIL image, an array or a tensor")
+    return as_floats(as_planes(picture))
 
 
-@contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """Silence libtiff, which writes errors to file descriptor 2 itself although they are also raised."""
-    with STDERR:  # all threads share the descriptor
-        saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            os.close(null)
+def as_planes(array: np.ndarray) -> np.ndarray:
+    """Any layout of one picture -> [1, 3, H, W], its numbers unchanged."""
+    planes = array[0] if array.ndim == 4 and len(array) == 1 else array
+    if planes.ndim == 2:
+        planes = planes[None]
+    first, last = (planes.ndim == 3 and planes.shape[axis] in (1, 3) for axis in (0, -1))
+    if first == last:
+        hint = "; send its pictures one by one" if array.ndim == 4 else ""
+        raise InputError(
+            f"an array of shape {list(array.shape)} is not one picture: [H, W, 3], [3, H, W], [1, 3, H, W], [H, W]{hint}"
+        )
+    planes = np.moveaxis(planes, -1, 0) if last else planes
+    return np.broadcast_to(planes, (1, 3, *planes.shape[1:]))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":  # 16-bit and float grey, which Pillow would clip at 255
-        values = np.asarray(image, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("pixels are not finite")
-        top = 65535 if image.mode.startswith("I") else max(values.max(), 1)
-        return Image.fromarray((values.clip(0, top) * (255 / top)).round().astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+def as_floats(array: np.ndarray) -> np.ndarray:
+    """uint8, or floats in [0, 1] -> float32 in [0, 1]."""
+    if array.dtype == np.uint8:
+        return array.astype(np.float32, order="C") / np.float32(255)
+    if array.dtype.kind != "f":
+        raise InputError(
+            f"a picture of {array.dtype} is not understood; give uint8 from 0 to 255, or floats from 0 to 1"
+        )
+    low, high = float(array.min()), float(array.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InputError(f"a picture of shape {list(array.shape)} holds NaN or infinite values")
+    if low < -SLACK or high > 1 + SLACK:
+        hint = "; divide it by 255" if high <= 255 and low >= 0 else ""
+        raise InputError(
+            f"a picture of floats must lie between 0 and 1, and this one goes from {low:g} to {high:g}{hint}"
+        )
+    array = np.ascontiguousarray(array, dtype=np.float32)
+    return array if 0 <= low and high <= 1 else array.clip(0, 1)
 
 
 def to_image(pixels: np.ndarray) -> np.ndarray:
@@ -111,16 +118,28 @@ def round_8bit(image: np.ndarray) -> np.ndarray:
     return levels(image) / np.float32(255)
 
 
+def encode(pixels: np.ndarray, suffix: str = ".png") -> bytes:
+    """uint8 [H, W, 3] -> a file in the format of the suffix; all but PNG are lossy, of high quality."""
+    file = io.BytesIO()
+    name, settings = ENCODERS[suffix.lower()]
+    Image.fromarray(pixels).save(file, name, **settings)
+    return file.getvalue()
+
+
 def write_png(path: Path, pixels: np.ndarray) -> None:
     """Write uint8 pixels [H, W, 3] as PNG, atomically."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=4)  # 1 % larger than at 6, in half the time
-    write_bytes(path, file.getvalue())
+    write_bytes(path, encode(pixels))
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write [1, 3, H, W] in [0, 1] as 8-bit PNG, whatever the suffix, atomically."""
-    write_png(Path(path), to_pixels(image))
+    """Write [1, 3, H, W] in [0, 1] in the format of the suffix (PNG, JPEG, WebP, AVIF), atomically; "-" is stdout, PNG.
+
+    Raises:
+        InputError: the suffix is another, or the file cannot be written.
+    """
+    path = Path(path)
+    check_suffix(path)
+    write_bytes(path, encode(to_pixels(image), path.suffix or ".png"))
 
 
 def mean_colour(image: np.ndarray) -> np.ndarray:
