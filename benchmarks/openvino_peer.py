@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import openvino  # pyright: ignore[reportMissingImports]  # not among the developers' packages
 
-from semcast.cascade.graph import inline
-from semcast.cascade.networks import Network
+from semcast.cascade.graph import Graph
 from semcast.cascade.onnx_engine import OnnxEngine
 
 
@@ -22,8 +21,8 @@ class OpenVinoEngine(OnnxEngine):
             "INFERENCE_PRECISION_HINT": "f32",
         }
 
-    def start(self, network: Network, large: bool):
-        model = self.core.read_model(inline(network.model, network.weights).SerializeToString())
+    def start(self, graph: Graph, large: bool):
+        model = self.core.read_model(graph.model())
         compiled = self.core.compile_model(model, "CPU", self.settings)
         kinds = {i.any_name: np.int64 if "i64" in str(i.element_type) else np.float32 for i in compiled.inputs}
         return lambda inputs: compiled({k: np.ascontiguousarray(inputs[k], kinds[k]) for k in kinds})[0]

@@ -1,5 +1,6 @@
 """The engines: ONNX Runtime computes what torch does, and nothing between the networks depends on either."""
 
+import functools
 import math
 import shutil
 import subprocess
@@ -21,11 +22,12 @@ from semcast import Link, load_model, read_image
 from semcast.bench.downscale import enlarging, resize, shrinking
 from semcast.cascade import engine, networks
 from semcast.cascade.checkpoint import arrays, load_cascade, save_model
-from semcast.cascade.config import ENGINES
+from semcast.cascade.config import ENGINES, load_config
 from semcast.cascade.fingerprint import bfloat16_bits
-from semcast.cascade.graph import inline
+from semcast.cascade.graph import ATTRIBUTES, DATA_TYPES, EXTERNAL, IR_VERSION, OPSET, Graph
 from semcast.cascade.models import WEIGHTS
 from semcast.cascade.onnx_engine import GRAPHS, OnnxEngine, load_weights
+from semcast.cascade.protobuf import FIELDS, message
 from semcast.cascade.torch_engine import TorchEngine
 from semcast.channels.catalogue import find_channel
 from semcast.errors import InputError
@@ -128,18 +130,70 @@ def test_large_latents_are_decoded_in_tiles_without_seams(both, monkeypatch):
             assert np.abs(e.decode(latent) - whole).max() < 1e-5 < whole.std()
 
 
+def graphs(folder: Path) -> dict[str, Graph]:
+    config = load_config(folder)
+    makers = {name: getattr(networks, name) for name in GRAPHS}
+    return {n: makers[n](getattr(config, part), load_weights(folder, part), part) for n, part in GRAPHS.items()}
+
+
+def by_onnx(graph: Graph) -> onnx.ModelProto:
+    """The model as the package onnx builds it."""
+    kind = lambda name: onnx.TensorProto.INT64 if name in graph.whole else onnx.TensorProto.FLOAT
+    values = [
+        [onnx.helper.make_tensor_value_info(name, kind(name), list(dims)) for name, dims in side.items()]
+        for side in (graph.inputs, graph.outputs)
+    ]
+    nodes = [onnx.helper.make_node(n.kind, n.inputs, n.outputs, **n.attributes) for n in graph.nodes]
+    weights = [onnx.numpy_helper.from_array(array, name) for name, array in graph.weights.items()]
+    whole = onnx.helper.make_graph(nodes, graph.name, *values, weights)
+    opsets = [onnx.helper.make_opsetid("", OPSET)]
+    return onnx.helper.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION, producer_name="semcast")
+
+
+def same_values(model: onnx.ModelProto, graph: Graph) -> bool:
+    """Whether a model that was read from files has the graph's nodes and weights."""
+    found = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    arrays = [(found[k], graph.weights[k]) for k in graph.weights]
+    assert found.keys() == graph.weights.keys() and list(model.graph.node) == list(by_onnx(graph).graph.node)
+    return all(a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b) for a, b in arrays)
+
+
+def test_fields_have_onnxs_numbers():
+    for kind, numbers in FIELDS.items():
+        theirs = functools.reduce(getattr, kind.split("."), onnx).DESCRIPTOR.fields_by_name
+        assert numbers == {name: theirs[name].number for name in numbers}
+    onnxs = onnx.AttributeProto
+    assert set(ATTRIBUTES.values()) == {("f", onnxs.FLOAT), ("i", onnxs.INT), ("s", onnxs.STRING), ("ints", onnxs.INTS)}
+    assert DATA_TYPES == {"f": onnx.TensorProto.FLOAT, "i": onnx.TensorProto.INT64}
+    assert EXTERNAL == onnx.TensorProto.EXTERNAL
+
+
+def test_protobuf_reads_the_numbers_and_text_that_were_written():
+    whole = [0, 1, -1, 127, 128, 300, 2**31, 2**63 - 1, -(2**63)]
+    data = message("AttributeProto", name="größe", f=0.1, i=-1, s=b"\x00\xff", ints=whole, type=0)
+    read = onnx.AttributeProto.FromString(data)
+    assert (read.name, read.f, read.i, read.s) == ("größe", np.float32(0.1), -1, b"\x00\xff")
+    assert list(read.ints) == whole and read.HasField("type") and not read.HasField("t")
+
+
 def test_graphs_are_valid_onnx_with_any_sides():
-    """onnx.checker accepts them with their weights inside, and shape inference leaves height and width open."""
-    engine_ = OnnxEngine(WEIGHTS / "small")
-    for name, part in GRAPHS.items():
-        weights = load_weights(engine_.folder, part)
-        network = getattr(networks, name)(getattr(engine_.config, part), weights, part)
-        whole = inline(network.model, network.weights)
+    """They are what the package onnx builds, its checker accepts them, and shape inference leaves the sides open."""
+    for graph in graphs(WEIGHTS / "small").values():
+        data = graph.model()
+        whole = onnx.load_model_from_string(data)
+        assert whole == by_onnx(graph) and whole.ByteSize() == len(data)
         onnx.checker.check_model(whole, full_check=True)
         sides = [d.dim_param for d in whole.graph.input[0].type.tensor_type.shape.dim]
         assert len([side for side in sides if side]) == 2
         used = {name for node in whole.graph.node for name in node.input}
-        assert {tensor.name for tensor in whole.graph.initializer} <= used  # no weight travels for nothing
+        assert set(graph.weights) <= used  # no weight travels for nothing
+
+
+def test_a_session_is_given_the_large_weights_beside_the_graph():
+    for graph in graphs(WEIGHTS / "small").values():
+        model = onnx.load_model_from_string(graph.model("memory"))
+        outside = {tensor.name for tensor in model.graph.initializer if tensor.external_data}
+        assert outside == set(graph.outside()) and model.ByteSize() < 200_000
 
 
 def test_exported_files_run_in_other_programs(cli, tiny_model, tmp_path, monkeypatch):
@@ -161,6 +215,10 @@ def test_exported_files_run_in_other_programs(cli, tiny_model, tmp_path, monkeyp
     monkeypatch.setattr("semcast.cascade.export.INLINE_MAX_BYTES", 0)
     assert cli("models", "export", tiny_model, "--out", tmp_path / "large")[0] == 0
     assert (tmp_path / "large" / "stage_b_step.weights").stat().st_size > 100_000
+    for name, graph in graphs(tiny_model).items():
+        for path in (tmp_path / f"{name}.onnx", tmp_path / "large" / f"{name}.onnx"):
+            onnx.checker.check_model(path, full_check=True)
+            assert same_values(onnx.load(path), graph)
 
 
 @pytest.mark.parametrize("name, options", VARIANTS)
@@ -214,13 +272,13 @@ def test_the_engine_is_chosen_by_what_is_asked_and_what_is_there(monkeypatch, ti
     assert isinstance(load_model(tiny_model, device="auto"), OnnxEngine)
 
 
-def test_a_picture_is_sent_and_received_without_importing_torch(tmp_path, tiny_model):
+def test_a_picture_is_sent_and_received_without_importing_torch_or_onnx(tmp_path, tiny_model):
     """All commands but train and bench; `make light` does the same where torch is not installed."""
     program = (
         "import sys; from semcast.cli import main\n"
         "for line in sys.stdin:\n"
         "    assert main(line.split()) == 0, line\n"
-        "    assert not {'torch', 'torchvision', 'torchmetrics', 'scipy'} & set(sys.modules), line\n"
+        "    assert not {'torch', 'torchvision', 'torchmetrics', 'scipy', 'onnx'} & set(sys.modules), line\n"
     )
     commands = f"""send {PHOTO} -o a.sem --engine onnx
         send {PHOTO} -o packet.sem --mode digital --bytes 300 --engine onnx

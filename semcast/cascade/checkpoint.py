@@ -50,6 +50,7 @@ def load_cascade(folder: Path, dtype: torch.dtype = torch.float32) -> Cascade:
         network = getattr(cascade, name)
         tensors = load_weights(Path(folder) / f"{name}.safetensors")
         check_keys(network, tensors, f"{folder}/{name}.safetensors")
+        check_finite(tensors, f"{folder}/{name}.safetensors")
         kind = torch.float32 if name == "encoder" else dtype
         state = {k: v.to(kind) if v.is_floating_point() else v for k, v in tensors.items()}
         network.load_state_dict(state, assign=True)
@@ -74,6 +75,13 @@ def check_keys(
             raise InputError(f"{where}: {key} is {list(tensors[key].shape)}, expected {list(tensor.shape)}; {cause}")
         if tensor.is_floating_point() != tensors[key].is_floating_point():
             raise InputError(f"{where}: {key} holds {tensors[key].dtype}, expected {tensor.dtype}")
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights of which one is not a number: every picture would be black. Raises InputError."""
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputError(f"{where}: {key} holds NaN or infinite values; fetch the file again, or train it anew")
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -54,7 +54,7 @@ class Engine(Protocol):
 
 def load_model(
     name_or_folder: str | Path = "small",
-    device: str = "cpu",
+    device: str = "auto",
     dtype: str = "auto",
     low_memory: bool = False,
     compile: bool = False,
@@ -63,7 +63,8 @@ def load_model(
     """Load a model by name ("small"), by the folder that holds its config.json and weights, or by "module:NAME".
 
     Args:
-        device: "cpu", "cuda", "cuda:1" ..., or "auto"; all but the CPU need torch, and so do the next three arguments.
+        device: "cpu", "cuda", "cuda:1" ..., or "auto": the GPU where there is one and torch is installed. All but the
+            CPU need torch, and so do the next three arguments.
         dtype: precision of Stage B and Stage A: "float32", "bfloat16", or "auto", which is bfloat16 where the device
             computes in it. The encoder always runs in float32.
         low_memory: keep the networks in main memory, and each on the device only while it runs.

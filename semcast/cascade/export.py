@@ -8,19 +8,18 @@
 `denoiser.py` says what goes between them. semcast itself builds the same graphs in memory, from the model's own files.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
 
 from ..errors import InputError, missing
 from ..files import make_folder, write_bytes
 from . import networks
 from .config import ModelConfig, load_config
-from .graph import inline
 from .onnx_engine import GRAPHS, OnnxEngine, load_weights
+from .runtime import onnxruntime
 
 INLINE_MAX_BYTES = 1 << 30  # a file of protobuf holds 2 GiB; larger weights go into a second file
 SIDE = 128  # pixels of the picture that is tried
@@ -40,12 +39,12 @@ def export(source: Path, folder: Path, say: Callable[[str], None]) -> None:
     given = tried(config, engine)
     for name, part in GRAPHS.items():
         weights, path = load_weights(source, part), folder / f"{name}.onnx"
-        network = getattr(networks, name)(getattr(config, part), weights, f"{source}/{part}.safetensors")
-        model = inline(network.model, network.weights)
-        if sum(w.nbytes for w in network.weights.values()) > INLINE_MAX_BYTES:
-            onnx.save_model(model, path, save_as_external_data=True, location=f"{name}.weights")
-        else:
-            write_bytes(path, model.SerializeToString())
+        graph = getattr(networks, name)(getattr(config, part), weights, f"{source}/{part}.safetensors")
+        location = ""
+        if sum(array.nbytes for array in graph.weights.values()) > INLINE_MAX_BYTES:
+            location = f"{name}.weights"
+            write_arrays(folder / location, graph.outside().values())
+        write_bytes(path, graph.model(location))
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         inputs, expected = given[name]
         found = np.asarray(session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})[0])
@@ -53,6 +52,20 @@ def export(source: Path, folder: Path, say: Callable[[str], None]) -> None:
         if not gap <= TOLERANCE:
             raise InputError(f"{path} gives another result than {type(engine).__name__}, off by {gap:.1e}")
         say(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, within {gap:.0e} of {type(engine).__name__}")
+
+
+def write_arrays(path: Path, arrays: Iterable[np.ndarray]) -> None:
+    """As `write_bytes`, one array after the other, for more than should be in memory twice."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            for array in arrays:
+                file.write(array.data)
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def reference(source: Path):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, load_object
+from ..files import cache_folder
 from .config import NETWORKS, STAGE_B_BIG, STAGE_B_LITE, ModelConfig, StageBConfig, load_config, small_config
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -42,9 +43,7 @@ def home() -> Path:
     """The folder of fetched models: $SEMCAST_HOME, or else `semcast` in the user's cache folder."""
     if given := os.environ.get("SEMCAST_HOME"):
         return Path(given).expanduser()
-    return (
-        Path(os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or "~/.cache").expanduser() / "semcast"
-    )
+    return cache_folder() / "semcast"
 
 
 def known_models() -> dict[str, Known]:

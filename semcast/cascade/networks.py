@@ -6,10 +6,8 @@ GlobalResponseNorm are folded into weights. `tests/test_engines.py` compares bot
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
-import onnx
 
 from .config import (
     FINE_CHANNELS,
@@ -30,18 +28,10 @@ TIME_MAX = 10000  # longest period of the time embedding, over its shortest
 Tensors = Mapping[str, np.ndarray]
 
 
-class Network(NamedTuple):
-    """A graph, the weights that it needs, and the tensors of the file that they were made of."""
-
-    model: onnx.ModelProto
-    weights: dict[str, np.ndarray]
-    used: set[str]
-
-
 # Encoder, [1, C, H, W]
 
 
-def encoder(config: EncoderConfig, tensors: Tensors, where: str) -> Network:
+def encoder(config: EncoderConfig, tensors: Tensors, where: str) -> Graph:
     """image [1, 3, H, W] in [0, 1], sides multiples of 32 -> z [1, 16, H/32, W/32]."""
     g = Graph("encoder", tensors, where)
     shape = (1, 3, 1, 1)
@@ -59,7 +49,7 @@ def encoder(config: EncoderConfig, tensors: Tensors, where: str) -> Network:
     mean, variance = (g.take(f"mapper.1.running_{name}", LATENT_CHANNELS) for name in ("mean", "var"))
     scale = 1 / np.sqrt(variance + 1e-5)
     g.op("Conv", x, g.constant(kernel * scale[:, None, None, None]), g.constant(-mean * scale))
-    return finish(g, {"image": (1, 3, "height", "width")}, "z", (1, LATENT_CHANNELS, "hz", "wz"))
+    return g.finish({"image": (1, 3, "height", "width")}, "z", (1, LATENT_CHANNELS, "hz", "wz"))
 
 
 def conv_norm(g: Graph, x: str, key: str, width: int, out: int, kernel: int, stride: int, groups: int = 1) -> str:
@@ -115,7 +105,7 @@ def conv(g: Graph, x: str, key: str, width: int, out: int, bias: bool = True) ->
 # Stage B, [1, H, W, C] inside
 
 
-def stage_b_map(config: StageBConfig, tensors: Tensors, where: str) -> Network:
+def stage_b_map(config: StageBConfig, tensors: Tensors, where: str) -> Graph:
     """z, noise [1, 16, hz, wz] and size [2] = (h / 2, w / 2) -> mapped [1, h / 2, w / 2, hidden]."""
     g = Graph("stage_b_map", tensors, where)
     hidden, channels = config.hidden[0], config.code_channels
@@ -147,10 +137,10 @@ def stage_b_map(config: StageBConfig, tensors: Tensors, where: str) -> Network:
         g.op("Add", x, last(g, resize(g, y, "size", hidden, "half_pixel")))
     code = (1, channels, "hz", "wz")
     inputs = {"z": code} | ({"noise": code} if config.noise_map else {}) | {"size": (2,)}
-    return finish(g, inputs, "mapped", (1, "rows", "columns", hidden), whole=("size",))
+    return g.finish(inputs, "mapped", (1, "rows", "columns", hidden), whole=("size",))
 
 
-def stage_b_step(config: StageBConfig, tensors: Tensors, where: str) -> Network:
+def stage_b_step(config: StageBConfig, tensors: Tensors, where: str) -> Graph:
     """x [1, 4, h, w], time r [1], mapped, sca [1] -> output [1, 4, h, w]."""
     g = Graph("stage_b_step", tensors, where)
     hidden, levels = config.hidden, len(config.hidden)
@@ -203,7 +193,7 @@ def stage_b_step(config: StageBConfig, tensors: Tensors, where: str) -> Network:
     g.op("DepthToSpace", x, blocksize=PATCH, mode="CRD")
     latent = (1, config.latent_channels, "h", "w")
     inputs = {"x": latent, "r": (1,), "mapped": (1, "rows", "columns", hidden[0]), "sca": (1,)}
-    return finish(g, inputs, "output", latent)
+    return g.finish(inputs, "output", latent)
 
 
 def layers(config: StageBConfig, level: int, count: int, key: str) -> list[tuple[str, str]]:
@@ -308,7 +298,7 @@ def attention(g: Graph, x: str, tokens: np.ndarray, key: str, width: int, heads:
 # Stage A's decoder, [1, H, W, C] inside
 
 
-def stage_a_decoder(config: StageAConfig, tensors: Tensors, where: str) -> Network:
+def stage_a_decoder(config: StageAConfig, tensors: Tensors, where: str) -> Graph:
     """latent [1, 4, h, w] -> image [1, 3, 4 h, 4 w], about [0, 1]."""
     g = Graph("stage_a_decoder", tensors, where)
     fine, coarse = config.hidden
@@ -327,7 +317,7 @@ def stage_a_decoder(config: StageAConfig, tensors: Tensors, where: str) -> Netwo
     for i in range(config.fine_blocks):
         x = gated_block(g, x, f"up_blocks.{count + 1 + i}", fine)
     g.op("DepthToSpace", conv(g, first(g, x), "out_block.0", fine, 12), blocksize=2, mode="CRD")
-    return finish(g, {"latent": (1, config.latent_channels, "h", "w")}, "image", (1, 3, "height", "width"))
+    return g.finish({"latent": (1, config.latent_channels, "h", "w")}, "image", (1, 3, "height", "width"))
 
 
 def gated_block(g: Graph, x: str, key: str, width: int) -> str:
@@ -379,9 +369,3 @@ def first(g: Graph, x: str) -> str:
 
 def last(g: Graph, x: str) -> str:
     return g.op("Transpose", x, perm=[0, 2, 3, 1])
-
-
-def finish(g: Graph, inputs: dict, output: str, dims: tuple, whole: tuple = ()) -> Network:
-    """The network, whose last node makes the output."""
-    g.nodes[-1].output[0] = output
-    return Network(g.model(inputs, {output: dims}, whole), g.weights, g.used)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from ..errors import InputError
 from ..files import load_arrays
@@ -15,7 +14,8 @@ from . import networks
 from .config import NETWORKS, PATCH, load_config
 from .eight_bit import expanded
 from .fingerprint import encoder_id
-from .networks import Network
+from .graph import Graph
+from .runtime import onnxruntime
 from .tiles import in_tiles
 
 GRAPHS = {"encoder": "encoder", "stage_b_map": "stage_b", "stage_b_step": "stage_b", "stage_a_decoder": "stage_a"}
@@ -93,11 +93,11 @@ class OnnxEngine:
                 made = {n: getattr(networks, n)(getattr(self.config, part), tensors, where) for n in names}
             except (KeyError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
                 raise InputError(f"{self.folder}/config.json describes no network: {error}") from None
-            check_unknown(tensors, set().union(*(network.used for network in made.values())), part, where)
-            self.sessions |= {(n, large): self.start(network, large) for n, network in made.items()}
+            check_unknown(tensors, set().union(*(graph.used for graph in made.values())), part, where)
+            self.sessions |= {(n, large): self.start(graph, large) for n, graph in made.items()}
         return self.sessions[name, large]
 
-    def start(self, network: Network, large: bool) -> Run:
+    def start(self, graph: Graph, large: bool) -> Run:
         """Give a graph to ONNX Runtime, which takes the weights from our arrays."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads()
@@ -105,13 +105,11 @@ class OnnxEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes need the cores too
         options.enable_mem_pattern = False  # it reserves memory for each size of picture, and was no faster
         options.enable_cpu_mem_arena = not large
-        names = [tensor.name for tensor in network.model.graph.initializer if tensor.external_data]
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(network.weights[name]) for name in names]
-        options.add_external_initializers(names, values)
+        weights = graph.outside()
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+        options.add_external_initializers(list(weights), values)
         try:
-            session = onnxruntime.InferenceSession(
-                network.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            session = onnxruntime.InferenceSession(graph.model("memory"), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base
             raise InputError(f"ONNX Runtime cannot run the network: {str(error).splitlines()[0]}") from None
         kinds = {i.name: np.int64 if "int64" in i.type else np.float32 for i in session.get_inputs()}
