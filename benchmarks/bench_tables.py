@@ -9,7 +9,7 @@ from results import CELLS, average, read, share
 
 from semcast.bench.measures import SHIFTS
 from semcast.bench.records import TIMES
-from semcast.bench.report import plot
+from semcast.bench.report import colours, plot
 from semcast.bench.summary import summarise
 from semcast.cascade.config import LATENT_CHANNELS, STRIDE
 from semcast.metrics.segmenter import mean_iou
@@ -99,7 +99,7 @@ def bench_plot(metric: str) -> str:
     points = {
         s: sorted((k[2], *v[:3]) for k, v in summary.items() if (k[1], k[3]) == (s, metric)) for s in record["systems"]
     }
-    return plot({system: found for system, found in points.items() if found}, metric) + "\n"
+    return plot({system: found for system, found in points.items() if found}, metric, colours(points)) + "\n"
 
 
 def bench_rate() -> str:

@@ -17,11 +17,11 @@ import sys
 from pathlib import Path
 
 from scripts import command_line, script, summary
-from tqdm import tqdm
 
 from semcast.bench import harness, records
 from semcast.bench.experiments import EXPERIMENTS, OF_THE_MODEL, Experiment
 from semcast.bench.pictures import Pictures
+from semcast.bench.progress import work_bar
 from semcast.bench.systems import find_system
 from semcast.bench.unit import PROTOCOL, Setting
 from semcast.bench.versions import versions
@@ -96,14 +96,7 @@ def measure(name: str, experiment: Experiment, args: argparse.Namespace, models:
                 segmenter=segmenter,
                 size=experiment.size,
             )
-            with tqdm(
-                desc=f"{name} {i + 1}/{len(experiment.runs)}", unit="row", leave=False, dynamic_ncols=True
-            ) as bar:
-
-                def tick(done: int, total: int, bar=bar) -> None:
-                    bar.total = total
-                    bar.update(done - bar.n)
-
+            with work_bar(f"{name} {i + 1}/{len(experiment.runs)}") as tick:
                 harness.bench(
                     systems, pictures, list(run.snrs), run.draws, folder, setting, args.workers, progress=tick
                 )

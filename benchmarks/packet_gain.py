@@ -23,7 +23,6 @@ from semcast.cascade.fingerprint import fingerprint
 from semcast.cascade.models import find_model
 from semcast.cascade.onnx_engine import load_weights
 from semcast.files import write_text
-from semcast.header import VERSION
 from semcast.link import Link
 from semcast.modulation import packet
 from semcast.modulation.digital import Digital
@@ -62,7 +61,7 @@ def main() -> None:
         "schema": 1,
         "command": command_line(),
         "networks": {name: fingerprint(load_weights(folder, name))[:8] for name in NETWORKS},
-        "frame_version": VERSION,  # of packets
+        "frame_version": packet.VERSION,
         "commit": commit(),
         "error_db": ERROR_DB,
         "rows": rows,

@@ -347,7 +347,7 @@ def sizes() -> str:
         "|---" * 5 + "|",
     ]
     for height, width in SIZES:
-        header = Header(0, height, width, 0.75, 1.0, 0)
+        header = Header(0, height, width, 0.75, 1.0)
         numbers = math.prod(header.latent_shape)
         share = f"{100 * numbers / (3 * height * width):.2f} %"
         lines.append(f"| {width}x{height} | {numbers} | {share} | {header.channel_uses} | {SIDE_BITS} |")

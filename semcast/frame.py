@@ -1,14 +1,13 @@
 """The file of one transmission: header and waveform samples, before or after a channel.
 
 It holds complex samples as an antenna sends or receives them, so it is larger than a compressed picture. The layout is
-little-endian (PROTOCOL.md): a fixed header with its own CRC-32, then x or y as complex64, and after a channel also h
-(complex64) and noise_var (float32), each with one value in all or one per symbol. The file of a digital transmission
-that has not passed a channel holds the bytes of its packet instead.
+little-endian (PROTOCOL.md): a fixed start with the 12 bytes of the header and its own CRC-32, then x or y as complex64,
+and after a channel also h (complex64) and noise_var (float32), each with one value in all or one per symbol. The file
+of a digital transmission that has not passed a channel holds the bytes of its packet instead.
 
 Files are not trusted: the size is checked before the file is read, and every field before it is used.
 """
 
-import math
 import struct
 import zlib
 from pathlib import Path
@@ -19,15 +18,15 @@ from .channels.base import Received, ones
 from .channels.combining import check, combine
 from .errors import InputError
 from .files import read_bytes, write_bytes
-from .header import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, SIDE_MAX, SIDE_MIN, VERSION, Header, stamp
+from .header import HEADER_BYTES, SIDE_MAX, VERSION, Header, pack, refuse_impossible, stamp, unpack
 from .modulation import mcs
 from .modulation.digital import NO_CHANNEL
 from .modulation.packet import SIZE_MAX
 
 MAGIC = b"SEMC"
-HEADER = struct.Struct("<4sBBHHHBBeIIIIII")  # MAGIC .. payload CRC; its own CRC-32 follows
+HEAD = struct.Struct(f"<4sBBH{HEADER_BYTES}sIIII")  # MAGIC .. payload CRC; its own CRC-32 follows
 CRC = struct.Struct("<I")
-START = HEADER.size + CRC.size
+START = HEAD.size + CRC.size
 MAX_SYMBOLS = 16 * (SIDE_MAX // 32) ** 2 // 2
 MAX_BYTES = START + 20 * MAX_SYMBOLS  # 8 for y, 8 for h, 4 for noise_var
 POWER_TOLERANCE = 1e-3
@@ -43,21 +42,7 @@ def write_frame(path: Path, header: Header, signal: np.ndarray | bytes | Receive
         parts = [part[0] for part in (signal if kind else [signal])]
         counts = ([len(part) for part in parts] + [0, 0])[:3]
         payload = b"".join(part.astype(dtype).tobytes() for part, dtype in zip(parts, ("<c8", "<c8", "<f4")))
-    head = HEADER.pack(
-        MAGIC,
-        VERSION,
-        kind,
-        header.encoder_id,
-        header.height,
-        header.width,
-        round(header.factor * FACTOR_UNIT),
-        header.scheme,
-        header.gain,
-        header.seed,
-        header.transmission_id,
-        *counts,
-        zlib.crc32(payload),
-    )
+    head = HEAD.pack(MAGIC, VERSION, kind, 0, pack(header), *counts, zlib.crc32(payload))
     write_bytes(path, head + CRC.pack(zlib.crc32(head)) + payload)
 
 
@@ -104,20 +89,15 @@ def parse(data: bytes, name: str) -> tuple[Header, np.ndarray | bytes | Received
         raise InputError(
             f"{name} is a frame of version {data[4]}; this semcast reads version {VERSION}, so send it again"
         )
-    if CRC.unpack_from(data, HEADER.size)[0] != zlib.crc32(data[: HEADER.size]):
+    if CRC.unpack_from(data, HEAD.size)[0] != zlib.crc32(data[: HEAD.size]):
         raise InputError(f"{name} has a damaged header (CRC mismatch); fetch it again")
-    _, _, kind, *fields, k, h_count, noise_count, payload_crc = HEADER.unpack_from(data)
-    encoder_id, height, width, factor, scheme, gain, seed, transmission_id = fields
-    factor /= FACTOR_UNIT
-    header = Header(encoder_id, height, width, factor, gain, seed, scheme, transmission_id)
+    _, _, kind, reserved, packed, k, h_count, noise_count, payload_crc = HEAD.unpack_from(data)
+    header = unpack(packed, name)
     schemes = {0: (0,), 1: range(len(mcs.TABLE) + 1), 2: (*range(1, len(mcs.TABLE) + 1), NO_CHANNEL)}
     rules = [
         ("kind", kind, kind in schemes),
-        ("scheme", scheme, scheme in schemes.get(kind, range(256))),
-        ("height", height, SIDE_MIN <= height <= SIDE_MAX),
-        ("width", width, SIDE_MIN <= width <= SIDE_MAX),
-        ("factor", factor, FACTOR_MIN <= factor <= FACTOR_MAX),
-        ("gain", gain, math.isfinite(gain) and gain > 0),
+        ("reserved", reserved, reserved == 0),
+        ("scheme", header.scheme, header.scheme in schemes.get(kind, range(32))),
     ]
     if all(fine for _, _, fine in rules):
         rules.append(("bytes", k, k in packet_sizes(header)) if kind == 2 else ("symbols", k, k == header.channel_uses))
@@ -125,8 +105,7 @@ def parse(data: bytes, name: str) -> tuple[Header, np.ndarray | bytes | Received
         (n, count, count in ((1, k) if kind == 1 else (0,)))
         for n, count in (("h_count", h_count), ("noise_count", noise_count))
     ]
-    if bad := [f"{field} = {value}" for field, value, fine in rules if not fine]:
-        raise InputError(f"{name} has an impossible header: {', '.join(bad)}")
+    refuse_impossible(rules, name)
     expected = START + (k if kind == 2 else 8 * k) + 8 * h_count + 4 * noise_count
     if len(data) != expected:
         raise InputError(

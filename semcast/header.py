@@ -1,8 +1,10 @@
 """Side information: what a receiver needs beside the symbols, every bit of it counted, and the arithmetic of shapes.
 
-PROTOCOL.md explains each field.
+On the air a header is 12 bytes (`pack`, `unpack`); PROTOCOL.md explains each field.
 """
 
+import binascii
+import math
 import struct
 import zlib
 from dataclasses import dataclass, replace
@@ -14,27 +16,27 @@ from .errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 3  # of the protocol and the frame file
+VERSION = 4  # of the protocol and the frame file
 PAD_MULTIPLE = 64  # sides of what Stage B and Stage A work on
 SIDE_MIN, SIDE_MAX = 64, 8192  # pixels
 FACTOR_UNIT = 128  # `factor` travels as a whole number of 1/128
 FACTOR_MIN, FACTOR_MAX = 0.5, 1.0
 SEED_MAX = 2**32 - 1
-FIELDS = struct.Struct("<HHHBBeI")  # from encoder_id to seed, as the frame file writes them
 
-HEADER_BITS = {
-    "version": 8,
+HEADER_BITS = {  # in the order of the bits on the air
+    "version": 4,
     "encoder_id": 16,
-    "height": 16,
-    "width": 16,
-    "factor": 8,
-    "scheme": 8,
-    "gain": 16,
-    "seed": 32,
-    "transmission_id": 32,
-    "header_crc": 32,
+    "height": 13,  # less 1
+    "width": 13,  # less 1
+    "factor": 7,  # in 1/128, less 64
+    "scheme": 5,
+    "gain": 15,  # a float16 without its sign
+    "transmission_id": 7,
+    "header_crc": 16,
 }
 SIDE_BITS = sum(HEADER_BITS.values())
+HEADER_BYTES = SIDE_BITS // 8
+CRC_BYTES = HEADER_BITS["header_crc"] // 8
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,9 @@ class Header:
     height: int  # pixels of the picture
     width: int
     factor: float  # encoder input side / padded side
-    gain: float  # x = gain Z, a float16
-    seed: int  # of the receiver's diffusion noise
+    gain: float  # x = gain Z, a positive float16
     scheme: int = 0  # 0: analog symbols; else how a packet's bytes are coded and modulated (`modulation.digital`)
-    transmission_id: int = 0  # CRC-32 of the above and of what is sent (`stamp`); only equal ones may be combined
+    transmission_id: int = 0  # 7 bits that depend on the above and on what is sent (`stamp`)
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -110,8 +111,72 @@ def check_sides(height: int, width: int) -> None:
 
 
 def stamp(header: Header, content: "np.ndarray | bytes") -> Header:
-    """The header with the id of what is sent: symbols x [1, k], or the payload of a packet."""
+    """The header with the id of what is sent: symbols x [1, k], or the payload of a packet.
+
+    The id is the low 7 bits of the CRC-32 of the packed header, its id 0, and of what is sent.
+    """
     data = content if isinstance(content, bytes) else content.astype("<c8").tobytes()
-    h = header
-    fields = FIELDS.pack(h.encoder_id, h.height, h.width, round(h.factor * FACTOR_UNIT), h.scheme, h.gain, h.seed)
-    return replace(header, transmission_id=zlib.crc32(data, zlib.crc32(fields)))
+    crc = zlib.crc32(data, zlib.crc32(pack(replace(header, transmission_id=0))))
+    return replace(header, transmission_id=crc % 2 ** HEADER_BITS["transmission_id"])
+
+
+def pack(header: Header) -> bytes:
+    """The 12 bytes of a header on the air: the fields as in `HEADER_BITS`, highest bits first, then a CRC-16."""
+    fields = {
+        "version": VERSION,
+        "encoder_id": header.encoder_id,
+        "height": header.height - 1,
+        "width": header.width - 1,
+        "factor": round((header.factor - FACTOR_MIN) * FACTOR_UNIT),
+        "scheme": header.scheme,
+        "gain": int.from_bytes(struct.pack(">e", header.gain), "big"),
+        "transmission_id": header.transmission_id,
+    }
+    number = 0
+    for name, value in fields.items():
+        assert 0 <= value < 2 ** HEADER_BITS[name], f"{name} does not fit its bits: {header}"
+        number = number << HEADER_BITS[name] | value
+    data = number.to_bytes(HEADER_BYTES - CRC_BYTES, "big")
+    return data + crc16(data)
+
+
+def unpack(data: bytes, name: str = "what arrived") -> Header:
+    """Invert `pack`; `name` is for error messages.
+
+    Raises:
+        InputError: the 12 bytes are damaged, of another version, or say something impossible.
+    """
+    if len(data) != HEADER_BYTES or crc16(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
+        raise InputError(f"{name} has a damaged header (CRC mismatch); fetch it again")
+    number, fields = int.from_bytes(data, "big"), {}
+    for field, bits in reversed(HEADER_BITS.items()):
+        number, fields[field] = divmod(number, 2**bits)
+    header = Header(
+        encoder_id=fields["encoder_id"],
+        height=fields["height"] + 1,
+        width=fields["width"] + 1,
+        factor=fields["factor"] / FACTOR_UNIT + FACTOR_MIN,
+        gain=struct.unpack(">e", fields["gain"].to_bytes(2, "big"))[0],
+        scheme=fields["scheme"],
+        transmission_id=fields["transmission_id"],
+    )
+    rules = [
+        ("version", fields["version"], fields["version"] == VERSION),
+        ("height", header.height, header.height >= SIDE_MIN),
+        ("width", header.width, header.width >= SIDE_MIN),
+        ("factor", header.factor, header.factor <= FACTOR_MAX),
+        ("gain", header.gain, math.isfinite(header.gain) and header.gain > 0),
+    ]
+    refuse_impossible(rules, name)
+    return header
+
+
+def refuse_impossible(rules: list[tuple[str, float, bool]], name: str) -> None:
+    """Raise InputError if one of (field, its value, whether it is possible) is not."""
+    if bad := [f"{field} = {value}" for field, value, fine in rules if not fine]:
+        raise InputError(f"{name} has an impossible header: {', '.join(bad)}")
+
+
+def crc16(data: bytes) -> bytes:
+    """CRC-16/CCITT, x^16 + x^12 + x^5 + 1, from 0. It finds every burst of up to 16 bits and up to 3 single ones."""
+    return binascii.crc_hqx(data, 0).to_bytes(CRC_BYTES, "big")

@@ -1,8 +1,8 @@
 """The link: one picture's way, from pixels to pixels, analog or digital. Everything else in semcast walks it.
 
-image -> transmit -> Z -> modulate -> x -> channel -> y -> demodulate -> Z and its noise -> receive -> image
-"""
+image -> transmit -> Z -> modulate -> x -> channel -> y -> demodulate -> Z and its noise -> receive -> image"""
 
+from math import inf
 from time import perf_counter
 
 import numpy as np
@@ -12,7 +12,7 @@ from .channels.base import Received
 from .channels.catalogue import find_channel
 from .errors import Lost
 from .header import Header, Transmission
-from .images import mean_colour
+from .images import Picture, as_image, mean_colour
 from .modulation.modems import MODEMS, on_air
 from .randomness import stream
 from .receiver import Reconstruction, check_encoder, receive
@@ -27,33 +27,33 @@ class Link:
         self.options = self.channel.check(options)
         self.modems = {name: modem(engine) for name, modem in MODEMS.items()}
 
-    def send(self, image: np.ndarray, snr_db=None, size_bytes=None, factor=None, seed: int = 0) -> Transmission:
-        """image [1, 3, H, W] in [0, 1] -> header and symbols, or in digital mode a packet for an SNR or of a size."""
-        z, header = transmit(image, self.engine, factor or self.engine.config.factor, seed)
+    def send(self, image: Picture, snr_db=None, size_bytes=None, factor=None) -> Transmission:
+        """A picture (`images.as_image`) -> header and symbols, or in digital mode a packet for an SNR or of a size."""
+        z, header = transmit(as_image(image), self.engine, factor or self.engine.config.factor)
         return self.modems[self.mode].modulate(z, header, snr_db, size_bytes)
 
     def propagate(self, x: np.ndarray, snr_db: float, seed: int = 0) -> Received:
         """x [1, k], from `on_air` -> what the antenna sees."""
         return self.channel(x, snr_db, [stream(seed, "channel")], **self.options)
 
-    def receive(self, arrived: Received | bytes, header: Header, steps: int | None = None, progress=None) -> np.ndarray:
-        """What arrived, and its header -> image [1, 3, H, W] in [0, 1]. Raises `Lost` where a packet did not arrive."""
+    def receive(self, arrived: Received | bytes, header: Header, steps=None, progress=None, seed=0) -> np.ndarray:
+        """What arrived, its header, any seed -> image [1, 3, H, W] in [0, 1]. Raises `Lost` if a packet is lost."""
         check_encoder(header, self.engine.encoder_id, self.engine.config)
         z, noise = self.modems[header.mode].demodulate(arrived, header)
-        return receive(z, noise, header, self.engine, [stream(header.seed, "receiver")], steps, progress)
+        return receive(z, noise, header, self.engine, [stream(seed, "receiver")], steps, progress)
 
-    def __call__(
-        self, image: np.ndarray, snr_db: float, seed=0, factor=None, steps=None, progress=None
-    ) -> Reconstruction:
-        """The three in a row, timed. A lost picture is shown as its mean colour, which is side information."""
-        start_s, sent_s, arrived_s, sent, received, lost = perf_counter(), None, None, None, None, False
+    def __call__(self, image: Picture, snr_db: float, seed=0, factor=None, steps=None, progress=None) -> Reconstruction:
+        """The three in a row, timed; equal arguments give equal pictures. A lost one is shown as its mean colour.
+        snr_db: Es/N0; seed: of all noise; factor: encoder input side / picture side; progress: called after a step.
+        """
+        image = as_image(image)
+        start_s, sent_s, arrived_s, sent, received, lost = perf_counter(), inf, inf, None, None, False
         try:
-            sent = self.send(image, snr_db, factor=factor, seed=seed)
+            sent = self.send(image, snr_db, factor=factor)
             x, sent_s = on_air(sent), perf_counter()
             received, arrived_s = self.propagate(x, snr_db, seed), perf_counter()
-            result = self.receive(received, sent.header, steps, progress)
+            result = self.receive(received, sent.header, steps, progress, seed)
         except Lost:
             lost, result = True, np.broadcast_to(mean_colour(image), image.shape)
-        end_s = perf_counter()
-        times_s = (sent_s or end_s) - start_s, end_s - (arrived_s or end_s)
-        return Reconstruction(result, lost, sent, received, *(1e3 * time_s for time_s in times_s))
+        encode_s, decode_s = min(sent_s, end_s := perf_counter()) - start_s, max(end_s - arrived_s, 0)
+        return Reconstruction(result, lost, sent, received, 1e3 * encode_s, 1e3 * decode_s)

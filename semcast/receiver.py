@@ -13,6 +13,7 @@ from .cascade.engine import Engine
 from .channels.base import Received
 from .errors import InputError
 from .header import Header, Transmission
+from .images import encode, to_pixels
 from .randomness import draw_noise
 
 
@@ -25,6 +26,15 @@ class Reconstruction(NamedTuple):
     received: Received | None
     encode_ms: float  # picture -> symbols
     decode_ms: float  # received symbols -> picture
+
+    def __repr__(self) -> str:
+        _, _, height, width = self.image.shape
+        how = "lost" if self.lost else f"encoded in {self.encode_ms:.0f} ms, decoded in {self.decode_ms:.0f} ms"
+        return f"<Reconstruction of {width}x{height} pixels, {self.payload_uses} channel uses, {how}>"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        return encode(to_pixels(self.image))
 
     @property
     def payload_uses(self) -> int:

@@ -12,19 +12,18 @@ from .cascade.engine import Engine
 from .header import Header, check_sides, encoder_sides, round_factor
 
 
-def transmit(image: np.ndarray, engine: Engine, factor: float, seed: int) -> tuple[np.ndarray, Header]:
+def transmit(image: np.ndarray, engine: Engine, factor: float) -> tuple[np.ndarray, Header]:
     """Encode one picture [1, 3, H, W] in [0, 1] -> (Z [1, 16, hz, wz], its header, whose gain the modem will set).
 
     Args:
         factor: encoder input side / padded side.
-        seed: seed of the receiver's diffusion noise.
 
     Raises:
         InputError: a side outside 64 .. 8192, or a factor outside 0.5 .. 1.
     """
     height, width = image.shape[-2:]
     check_sides(height, width)
-    header = Header(engine.encoder_id, height, width, round_factor(factor), 1.0, seed)
+    header = Header(engine.encoder_id, height, width, round_factor(factor), 1.0)
     return encode(pad(np.asarray(image), header.padded), engine.encode, header.factor), header
 
 

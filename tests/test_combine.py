@@ -15,7 +15,6 @@ from semcast.channels.base import Received
 from semcast.channels.catalogue import find_channel
 from semcast.errors import InputError
 from semcast.frame import read_frame, read_frames, write_frame
-from semcast.header import stamp
 from semcast.images import to_pixels
 from semcast.modulation.analog import demodulate
 
@@ -132,8 +131,9 @@ def test_the_command_line_combines_receptions_and_refuses_those_of_different_tra
         for name, seed in (("awgn", 1), ("rayleigh-fast", 2), ("erasure", 3))
     ]
     assert np.array_equal(np.asarray(Image.open("out.png")), to_pixels(link.receive(combine(parts), header, steps=2)))
-    # The same symbols, sent another time.
-    write_frame(tmp_path / "seed.sem", stamp(replace(header, seed=5), x), parts[0])
+    # The same picture size and symbols, but another gain or id: different pictures differ in one of them at least.
+    write_frame(tmp_path / "gain.sem", replace(header, gain=header.gain * (1 + 2**-10)), parts[1])
+    write_frame(tmp_path / "id.sem", replace(header, transmission_id=header.transmission_id ^ 1), parts[1])
     cli("send", "0.png", "-o", "packet.sem", *model, "--mode", "digital", "--bytes", 60)
     receive = ("-o", "new.png", *model)
     for files, message in (
@@ -141,7 +141,8 @@ def test_the_command_line_combines_receptions_and_refuses_those_of_different_tra
             ("a.sem", "b.sem", "other.sem"),
             "a.sem and other.sem are of different transmissions; combine receptions of one",
         ),
-        (("a.sem", "seed.sem"), "a.sem and seed.sem are of different transmissions; combine receptions of one"),
+        (("a.sem", "gain.sem"), "a.sem and gain.sem are of different transmissions; combine receptions of one"),
+        (("a.sem", "id.sem"), "a.sem and id.sem are of different transmissions; combine receptions of one"),
         (("a.sem", "b.sem", "a.sem"), "a.sem and a.sem are the same reception, which counts once; leave one out"),
         (("0.sem", "0.sem"), "0.sem and 0.sem are the same reception, which counts once; leave one out"),
         (

@@ -1,5 +1,6 @@
 """Frame files: the documented layout, written out here a second time; exact round trips; malicious bytes."""
 
+import binascii
 import math
 import os
 import struct
@@ -14,7 +15,7 @@ import pytest
 from semcast.channels.base import Received
 from semcast.errors import InputError
 from semcast.frame import MAX_BYTES, noiseless, parse, read_frame, write_frame
-from semcast.header import HEADER_BITS, Header, stamp
+from semcast.header import HEADER_BITS, SIDE_BITS, Header, stamp, unpack
 from semcast.modulation.digital import NO_CHANNEL
 from semcast.modulation.mcs import TABLE, plan
 
@@ -22,22 +23,27 @@ LAYOUT = {  # field: offset, struct code; little-endian
     "magic": (0, "4s"),
     "version": (4, "B"),
     "kind": (5, "B"),
-    "encoder_id": (6, "H"),
-    "height": (8, "H"),
-    "width": (10, "H"),
-    "factor": (12, "B"),
-    "scheme": (13, "B"),
-    "gain": (14, "e"),
-    "seed": (16, "I"),
-    "transmission_id": (20, "I"),
-    "k": (24, "I"),
-    "h_count": (28, "I"),
-    "noise_count": (32, "I"),
-    "payload_crc": (36, "I"),
-    "header_crc": (40, "I"),
+    "reserved": (6, "H"),
+    "header": (8, "12s"),
+    "k": (20, "I"),
+    "h_count": (24, "I"),
+    "noise_count": (28, "I"),
+    "payload_crc": (32, "I"),
+    "start_crc": (36, "I"),
 }
-START = 44
-HEADER = Header(encoder_id=0xBEEF, height=100, width=190, factor=0.75, gain=1.25, seed=2**32 - 1)
+BITS = {  # of the header, highest first
+    "header_version": 4,
+    "encoder_id": 16,
+    "height": 13,  # less 1
+    "width": 13,  # less 1
+    "factor": 7,  # in 1/128, less 64
+    "scheme": 5,
+    "gain": 15,  # float16
+    "transmission_id": 7,
+    "header_crc": 16,
+}
+START = 40
+HEADER = Header(encoder_id=0xBEEF, height=100, width=190, factor=0.75, gain=1.25)
 K = 16 * (96 // 32) * (144 // 32) // 2  # padded 128x192, shrunk to 96x144, 16 real values a stride-32 pixel
 
 
@@ -74,19 +80,35 @@ def frame(request, tmp_path) -> bytes:
 
 
 def fields(data: bytes) -> dict:
-    return {name: struct.unpack_from("<" + code, data, offset)[0] for name, (offset, code) in LAYOUT.items()}
+    """All fields of a frame, those of its header as the numbers that its bits hold."""
+    found = {name: struct.unpack_from("<" + code, data, offset)[0] for name, (offset, code) in LAYOUT.items()}
+    bits = iter(f"{int.from_bytes(found['header'], 'big'):096b}")
+    return found | {name: int("".join(next(bits) for _ in range(count)), 2) for name, count in BITS.items()}
+
+
+def packed(values: dict) -> bytes:
+    """The header's 12 bytes from the numbers of its bits, with the right CRC."""
+    bits = "".join(f"{values[name]:0{count}b}" for name, count in BITS.items())
+    data = int(bits[:80], 2).to_bytes(10, "big")
+    return data + binascii.crc_hqx(data, 0).to_bytes(2, "big")
+
+
+def id_of(values: dict, content: bytes) -> int:
+    """The transmission_id of a header's numbers and what is sent."""
+    return zlib.crc32(content, zlib.crc32(packed(values | {"transmission_id": 0}))) % 128
 
 
 def edited(data: bytes, payload: bytes | None = None, **changes) -> bytes:
     """The frame with other field values or another payload, and all checksums made right again."""
     data = bytearray(data[:START] + (data[START:] if payload is None else payload))
     changes = {"payload_crc": zlib.crc32(data[START:])} | changes
-    for name, value in changes.items():
-        offset, code = LAYOUT[name]
-        struct.pack_into("<" + code, data, offset, value)
-    if data[5] != 1 and "transmission_id" not in changes:
-        struct.pack_into("<I", data, LAYOUT["transmission_id"][0], zlib.crc32(data[START:], zlib.crc32(data[6:20])))
-    struct.pack_into("<I", data, LAYOUT["header_crc"][0], zlib.crc32(data[: LAYOUT["header_crc"][0]]))
+    values = fields(data) | changes
+    if values["kind"] != 1 and "transmission_id" not in changes:
+        values["transmission_id"] = id_of(values, data[START:])
+    values["header"] = packed(values)
+    for name, (offset, code) in LAYOUT.items():
+        struct.pack_into("<" + code, data, offset, values[name])
+    struct.pack_into("<I", data, START - 4, zlib.crc32(data[: START - 4]))
     return bytes(data)
 
 
@@ -135,21 +157,24 @@ def test_layout_is_the_documented_one(name, kind, counts, tmp_path):
         fields(data)
         == {
             "magic": b"SEMC",
-            "version": 3,
+            "version": 4,
             "kind": kind,
+            "reserved": 0,
+            "header": data[8:20],
+            "header_version": 4,
             "encoder_id": 0xBEEF,
-            "height": 100,
-            "width": 190,
-            "factor": 96,  # 0.75 in 1/128
+            "height": 99,
+            "width": 189,
+            "factor": 96 - 64,  # 0.75 in 1/128
             "scheme": 0,
-            "gain": 1.25,
-            "seed": 2**32 - 1,
-            "transmission_id": zlib.crc32(data[6:20] + sent().tobytes()),
+            "gain": 0x3D00,  # 1.25
+            "transmission_id": id_of(fields(data), sent().tobytes()),
+            "header_crc": binascii.crc_hqx(data[8:18], 0),
             "k": K,
             "h_count": counts[0],
             "noise_count": counts[1],
             "payload_crc": zlib.crc32(data[START:]),
-            "header_crc": zlib.crc32(data[: START - 4]),
+            "start_crc": zlib.crc32(data[: START - 4]),
         }
     )
     assert len(data) == START + 8 * K + 8 * counts[0] + 4 * counts[1]
@@ -158,7 +183,7 @@ def test_layout_is_the_documented_one(name, kind, counts, tmp_path):
     assert data[START:] == struct.pack(f"<{len(numbers)}f", *numbers)
 
 
-@pytest.mark.parametrize("name, scheme", [("packet", 255), ("qpsk", 4)])
+@pytest.mark.parametrize("name, scheme", [("packet", 31), ("qpsk", 4)])
 def test_layout_of_a_packet(name, scheme, tmp_path):
     payload = SIGNALS[name]
     write_frame(tmp_path / "x.sem", HEADERS[name], payload)
@@ -171,20 +196,27 @@ def test_layout_of_a_packet(name, scheme, tmp_path):
         "noise_count": 0,
         "payload_crc": zlib.crc32(payload),
     }
-    assert fields(data).items() >= (values | {"transmission_id": zlib.crc32(data[6:20] + payload)}).items()
+    assert fields(data).items() >= (values | {"transmission_id": id_of(fields(data), payload)}).items()
     assert data[START:] == payload
     assert TABLE[3].modulation == "qpsk" and plan(K, TABLE[3]).payload_bytes == len(SIGNALS["qpsk"])
 
 
-def test_counted_side_information_has_the_widths_of_the_file():
-    """`side_bits` may leave out only what the receiver knows: the magic, the kind, and what follows from the rest."""
-    widths = {name: 8 * struct.calcsize(code) for name, (_, code) in LAYOUT.items()}
-    assert {name: widths[name] for name in HEADER_BITS} == HEADER_BITS
-    assert widths.keys() - HEADER_BITS.keys() == {"magic", "kind", "k", "h_count", "noise_count", "payload_crc"}
+def test_counted_side_information_has_the_widths_of_the_file(frame):
+    """What the frame knows of a transmission is the 12 bytes that `side_bits` counts.
+
+    The rest is of the file: its magic and version, what has arrived by which means, zeros, checksums, and counts that
+    follow from the header and what has arrived.
+    """
+    assert [*BITS.values()] == [*HEADER_BITS.values()] and [*BITS][1:] == [*HEADER_BITS][1:]
+    assert 8 * struct.calcsize(LAYOUT["header"][1]) == sum(BITS.values()) == SIDE_BITS
+    assert unpack(frame[8:20]) == parse(frame, "x.sem")[0]
+    assert LAYOUT.keys() - {"header"} == {
+        "magic", "version", "kind", "reserved", "k", "h_count", "noise_count", "payload_crc", "start_crc"
+    }  # fmt: skip
 
 
 def test_largest_frame_is_the_largest_picture_with_a_gain_for_every_symbol(tmp_path):
-    header = Header(1, 8192, 8192, 1.0, 1.0, 0)
+    header = Header(1, 8192, 8192, 1.0, 1.0)
     x = sent(16 * 256 * 256 // 2)
     write_frame(tmp_path / "x.sem", header, Received(x, x, np.abs(x)))
     assert os.path.getsize(tmp_path / "x.sem") == MAX_BYTES and read_frame(tmp_path / "x.sem")[0] == header
@@ -195,16 +227,18 @@ def test_a_frame_that_passed_no_channel_has_no_noise():
     assert np.array_equal(y, sent()) and h.tolist() == [[1]] and noise_var.tolist() == [[0]]
 
 
-IMPOSSIBLE = [  # field, what the message blames, values
+IMPOSSIBLE = [  # field, what the message blames, values; in the header, the numbers of its bits
     ("kind", "kind", (3, 255)),
-    ("scheme", "scheme", (17, 254)),
-    ("height", "height", (0, 63, 8193, 65535)),
-    ("width", "width", (0, 63, 8193, 65535)),
-    ("factor", "factor", (0, 63, 129, 255)),
-    ("gain", "gain", (0.0, -1.0, math.nan, math.inf)),
-    ("height", "symbols", (300,)),  # possible, but not with this many symbols
-    ("width", "symbols", (500,)),
-    ("factor", "symbols", (128,)),
+    ("reserved", "reserved", (1, 65535)),
+    ("header_version", "version", (0, 3, 5, 15)),
+    ("scheme", "scheme", (17, 30)),
+    ("height", "height", (0, 62)),
+    ("width", "width", (0, 62)),
+    ("factor", "factor", (65, 127)),
+    ("gain", "gain", (0, 0x7C00, 0x7FFF)),  # 0, infinity and NaN
+    ("height", "symbols", (299,)),  # possible, but not with this many symbols
+    ("width", "symbols", (499,)),
+    ("factor", "symbols", (64,)),
     ("k", "symbols", (0, 1, K - 1, 2**31, 2**32 - 1)),
     ("h_count", "h_count", (2, K - 1, 2**32 - 1)),
     ("noise_count", "noise_count", (2, K - 1, 2**32 - 1)),
@@ -224,8 +258,8 @@ def test_impossible_field_is_refused_by_name_even_with_right_checksums(name, bla
 
 
 def test_version_is_checked_before_anything_that_depends_on_it(frame):
-    for version in (2, 4):
-        message = f"x.sem is a frame of version {version}; this semcast reads version 3, so send it again"
+    for version in (3, 5):
+        message = f"x.sem is a frame of version {version}; this semcast reads version 4, so send it again"
         assert refusal(edited(frame, version=version) + b"more") == message
 
 

@@ -20,7 +20,7 @@ from semcast.errors import InputError
 from semcast.files import load_tensors, save_tensors
 from semcast.images import PHOTO, to_pixels
 
-FRAMES = Path(__file__).parent / "frames"  # of protocol 3 and the encoder 99c5; "earlier" of 0.1.0's, dc0d
+FRAMES = Path(__file__).parent / "frames"  # of protocol 4 and the encoder 99c5; "earlier" of 0.1.0's, dc0d
 
 
 def test_each_number_is_kept_within_half_a_step_of_its_row():
@@ -82,6 +82,11 @@ def test_frames_of_this_encoder_are_received_by_every_later_version(name, cli, t
 def test_a_frame_of_an_earlier_encoder_is_refused_in_one_line(cli, tmp_path):
     told = "the frame was sent with encoder dc0d, model 'small' has encoder 99c5; receive it with the sender's model"
     assert cli("receive", FRAMES / "earlier.sem", "-o", tmp_path / "x.png")[::2] == (2, f"semcast: {told}\n")
+
+
+def test_a_frame_of_an_earlier_protocol_is_refused_in_one_line(cli, tmp_path):
+    told = f"{FRAMES / 'version3.sem'} is a frame of version 3; this semcast reads version 4, so send it again"
+    assert cli("receive", FRAMES / "version3.sem", "-o", tmp_path / "x.png")[::2] == (2, f"semcast: {told}\n")
 
 
 def test_a_frame_of_an_unknown_encoder_is_refused():

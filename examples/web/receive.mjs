@@ -12,14 +12,17 @@ import * as ort from "onnxruntime-web";
 const [folder, framePath, outPath, noisePath] = process.argv.slice(2);
 ort.env.wasm.numThreads = 1;
 
-// The frame, PROTOCOL.md, "The frame file".
+// The frame, PROTOCOL.md, "The frame file", and the header in it, "Side information".
 const bytes = readFileSync(framePath);
 const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-if (bytes.toString("latin1", 0, 4) !== "SEMC" || data.getUint8(5) !== 1) throw new Error(`${framePath} is no received analog frame`);
-const [height, width, factor] = [data.getUint16(8, true), data.getUint16(10, true), data.getUint8(12) / 128];
-const gain = half(data.getUint16(14, true));
-const [k, gains, noises] = [24, 28, 32].map((offset) => data.getUint32(offset, true));
-const floats = (offset, count) => Float32Array.from({ length: count }, (_, i) => data.getFloat32(44 + offset + 4 * i, true));
+const header = BigInt("0x0" + bytes.toString("hex", 8, 20)); // 96 bits, the highest first
+const bits = (from, count) => Number(BigInt.asUintN(count, header >> BigInt(96 - from - count)));
+if (bytes.toString("latin1", 0, 4) !== "SEMC" || data.getUint8(4) !== 4 || data.getUint8(5) !== 1 || bits(53, 5) !== 0)
+  throw new Error(`${framePath} is no received analog frame of version 4`);
+const [height, width, factor] = [bits(20, 13) + 1, bits(33, 13) + 1, (bits(46, 7) + 64) / 128];
+const gain = half(bits(58, 15));
+const [k, gains, noises] = [20, 24, 28].map((offset) => data.getUint32(offset, true));
+const floats = (offset, count) => Float32Array.from({ length: count }, (_, i) => data.getFloat32(40 + offset + 4 * i, true));
 const [y, h, noiseVar] = [floats(0, 2 * k), floats(8 * k, 2 * gains), floats(8 * (k + gains), noises)];
 const [high, wide] = [height, width].map((side) => 64 * Math.ceil(side / 64)); // what the networks work on
 const [hz, wz] = [high, wide].map((side) => Math.max(32, 32 * Math.floor((factor * side) / 32)) / 32);
@@ -68,8 +71,8 @@ async function run(name, inputs) {
 }
 
 function half(bits) {
-  const exponent = (bits >> 10) & 31, fraction = bits & 1023;
-  return (bits >> 15 ? -1 : 1) * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * (fraction / 1024));
+  const exponent = bits >> 10, fraction = bits & 1023; // there is no sign
+  return exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * (fraction / 1024);
 }
 
 function gaussian() {

@@ -11,7 +11,6 @@ against the theory.
 To measure your own, give `--systems package.module:NAME` with NAME a `System`.
 """
 
-import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -31,7 +30,7 @@ from ..cascade.models import find_model
 from ..channels.base import Received, ones
 from ..errors import InputError, Lost, load_object
 from ..errors import missing as missing_packages
-from ..header import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, HEADER_BITS, VERSION, Header
+from ..header import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, HEADER_BYTES, SIDE_BITS, Header, pack, unpack
 from ..images import mean_colour as colour_of
 from ..images import to_image, to_pixels
 from ..link import Link
@@ -39,6 +38,7 @@ from ..modulation import mcs as schemes
 from ..modulation.analog import modulate
 from ..modulation.capacity import capacity, normal_approximation
 from ..modulation.modems import on_air
+from ..modulation.packet import VERSION as PACKET_VERSION
 from . import codecs, deepjscc
 from .downscale import enlarge, enlarging, grid, resize, samples, shrink, shrinking
 from .pictures import sides_of
@@ -72,33 +72,27 @@ def send_semcast(
     """Send over the link at the largest `factor` that the uses allow. A packet that does not fit becomes no symbols."""
     link = load_link(model, device, True, mode)
     factor = largest_factor(*sides_of(pixels), uses, link.engine.config.factor)
-    seed = zlib.crc32(pixels.tobytes())  # seeds the receiver's diffusion noise
     colour = mean_colour(pixels) if mode == "digital" else {}
     try:
-        sent = link.send(to_image(pixels), snr_db if fixed_db is None else fixed_db, factor=factor, seed=seed)
+        sent = link.send(to_image(pixels), snr_db if fixed_db is None else fixed_db, factor=factor)
     except Lost:
-        header = Header(0, *sides_of(pixels), factor, 1.0, seed)
-        return NOTHING, header_side(header) | colour
+        return NOTHING, header_side(Header(0, *sides_of(pixels), factor, 1.0)) | colour
     return on_air(sent), header_side(sent.header) | colour
 
 
 def header_side(header: Header) -> Side:
-    kinds = {"version": VERSION, "factor": round(header.factor * FACTOR_UNIT), "gain": float16_bits(header.gain)}
-    values = {name: kinds.get(name, getattr(header, name, 0)) for name in HEADER_BITS}
-    values["header_crc"] = zlib.crc32(str(values).encode())
-    return {name: (values[name], bits) for name, bits in HEADER_BITS.items()}
-
-
-def read_header(side: Side) -> Header:
-    values = {
-        field.name: side[field.name][0] for field in dataclasses.fields(Header) if field.name not in ("factor", "gain")
-    }
-    return Header(**values, factor=side["factor"][0] / FACTOR_UNIT, gain=float16(side["gain"][0]))
+    return {"header": (int.from_bytes(pack(header), "big"), SIDE_BITS)}
 
 
 def receive_semcast(received: Received, side: Side, model: str, device: str, steps: int | None) -> np.ndarray | None:
+    return receive_by(load_link(model, device, False, "analog"), received, side, steps)
+
+
+def receive_by(link: Link, received: Received, side: Side, steps: int | None = None) -> np.ndarray | None:
+    """The receiver's seed is the CRC-32 of the header: another for every picture, and made of what arrived."""
+    header = side["header"][0].to_bytes(HEADER_BYTES, "big")
     try:
-        return to_pixels(load_link(model, device, False, "analog").receive(received, read_header(side), steps))
+        return to_pixels(link.receive(received, unpack(header), steps, seed=zlib.crc32(header)))
     except Lost:
         return None
 
@@ -125,7 +119,7 @@ def largest_factor(height: int, width: int, uses: int, default: float) -> float:
 
 
 def semcast_uses(height: int, width: int, factor: float) -> int:
-    return Header(0, height, width, factor, 1.0, 0).channel_uses
+    return Header(0, height, width, factor, 1.0).channel_uses
 
 
 @functools.cache
@@ -164,7 +158,7 @@ def semcast_told_less(model: str, device: str, told: str) -> System:
 def receive_told_less(received: Received, side: Side, model: str, device: str, told: str) -> np.ndarray | None:
     if told == "one":
         return receive_semcast(one_variance(received), side, model, device, None)
-    return to_pixels(load_mapless(model, device).receive(received, read_header(side)))
+    return receive_by(load_mapless(model, device), received, side)
 
 
 @functools.lru_cache(maxsize=1)
@@ -199,7 +193,7 @@ def semcast_digital(model: str, device: str, fixed_db: float | None = None) -> S
     send = partial(send_semcast, model=model, device=device, mode="digital", fixed_db=fixed_db)
     receive = partial(receive_semcast, model=model, device=device, steps=None)
     suits = "chosen by the SNR" if fixed_db is None else f"that suit {fixed_db:g} dB, at every SNR"
-    version = lambda: f"{model_version(model)}, packets of frame version {VERSION}"
+    version = lambda: f"{model_version(model)}, packets of frame version {PACKET_VERSION}"
     about = f"semcast's Z as a packet of bytes over 5G LDPC and QAM {suits}"
     return System(about, send, receive, digital=True, needs=("sionna",), version=version)
 

@@ -15,7 +15,7 @@ from ..errors import InputError, Lost, require
 from ..header import Header, Transmission, stamp
 from . import analog, mcs, packet
 
-NO_CHANNEL = 255  # `Header.scheme` of a packet made without a channel; 1 .. 16 are rows of `mcs.TABLE`
+NO_CHANNEL = 31  # `Header.scheme` of a packet made without a channel; 1 .. 16 are rows of `mcs.TABLE`
 
 
 class Digital:

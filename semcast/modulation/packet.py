@@ -18,6 +18,7 @@ from ..images import PHOTO, read_image
 from ..transmitter import encode
 from .analog import unflatten
 
+VERSION = 3  # of the protocol that last changed packets
 SIZE_MIN, SIZE_MAX = 16, 2048  # bytes that can be asked for; over a channel, a packet may be larger
 SMOOTH = 4  # strongest KLT directions, which get a DCT; the others have few large numbers, which a DCT would spread
 BASIS_FACTOR = 0.75  # `factor` of the bundled photo, independent of the picture's

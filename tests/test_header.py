@@ -1,0 +1,154 @@
+"""The header on the air: 96 bits, written out here a second time; what is damaged is refused."""
+
+import math
+import re
+import struct
+import zlib
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semcast.errors import InputError
+from semcast.header import HEADER_BITS, SIDE_BITS, Header, pack, stamp, unpack
+
+PROTOCOL = (Path(__file__).parents[1] / "PROTOCOL.md").read_text()
+HEADER = Header(encoder_id=0xBEEF, height=100, width=190, factor=0.75, gain=1.25, scheme=4, transmission_id=93)
+LEGAL = {  # every value that each field can have
+    "encoder_id": range(2**16),
+    "height": range(64, 8193),
+    "width": range(64, 8193),
+    "factor": [i / 128 for i in range(64, 129)],
+    "gain": np.arange(1, 0x7C00, dtype=np.uint16).view(np.float16).astype(float).tolist(),
+    "scheme": range(32),
+    "transmission_id": range(128),
+}
+
+
+def bit_string(data: bytes) -> str:
+    return "".join(f"{byte:08b}" for byte in data)
+
+
+def from_bits(bits: str) -> bytes:
+    return bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
+
+
+def with_crc(bits: str) -> bytes:
+    """80 bits and their CRC-16, by long division by x^16 + x^12 + x^5 + 1."""
+    rest = int(bits + 16 * "0", 2)
+    for i in range(95, 15, -1):
+        if rest >> i & 1:
+            rest ^= 0b1_0001_0000_0010_0001 << (i - 16)
+    return from_bits(bits + f"{rest:016b}")
+
+
+def stored(**changes: int) -> bytes:
+    """HEADER with other numbers in its bits, and the right CRC."""
+    numbers = {
+        "version": 4,
+        "encoder_id": 0xBEEF,
+        "height": 99,
+        "width": 189,
+        "factor": 32,  # 96 - 64
+        "scheme": 4,
+        "gain": 0b0_01111_0100000000,  # 1.25 = 2^0 x 1.01 in binary
+        "transmission_id": 93,
+    } | changes
+    return with_crc("".join(f"{value:0{HEADER_BITS[name]}b}" for name, value in numbers.items()))
+
+
+def refused(data: bytes) -> str:
+    with pytest.raises(InputError) as error:
+        unpack(data, "x")
+    assert len(str(error.value).splitlines()) == 1
+    return str(error.value)
+
+
+def test_a_header_is_the_96_bits_that_are_counted():
+    assert pack(HEADER) == stored() and 8 * len(pack(HEADER)) == SIDE_BITS == sum(HEADER_BITS.values()) == 96
+    assert unpack(stored()) == HEADER
+    assert HEADER_BITS.keys() == {field.name for field in fields(Header)} | {"version", "header_crc"}
+
+
+def test_the_example_of_the_protocol_is_right():
+    (shown,) = re.findall(r"\s`((?:[0-9a-f]{2} ){11}[0-9a-f]{2})`", PROTOCOL)
+    assert unpack(bytes.fromhex(shown)) == replace(HEADER, scheme=0, transmission_id=18)
+
+
+@pytest.mark.parametrize("name", LEGAL)
+def test_every_legal_value_is_unpacked_as_it_was_packed(name):
+    for value in LEGAL[name]:
+        header = replace(HEADER, **{name: value})
+        assert unpack(pack(header)) == header
+
+
+def test_random_headers_are_unpacked_as_they_were_packed():
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        header = Header(**{name: values[rng.integers(len(values))] for name, values in LEGAL.items()})
+        assert unpack(pack(header)) == header
+
+
+def test_every_flip_of_one_two_or_three_bits_and_every_burst_of_16_is_refused():
+    data = int.from_bytes(pack(HEADER), "big")
+    flips = [1 << i for i in range(96)]
+    errors = [*flips, *(a ^ b for a in flips for b in flips if a < b)]
+    rng = np.random.default_rng(0)
+    errors += [sum(flips[i] for i in rng.choice(96, 3, replace=False)) for _ in range(2000)]
+    errors += [burst << at for at in range(81) for burst in (0x8001, 0xFFFF, *rng.integers(1, 2**16, 40).tolist())]
+    for error in errors:
+        assert refused((data ^ error).to_bytes(12, "big")) == "x has a damaged header (CRC mismatch); fetch it again"
+    for wrong in (b"", pack(HEADER)[:-1], pack(HEADER) + b"\0"):
+        assert refused(wrong) == "x has a damaged header (CRC mismatch); fetch it again"
+
+
+@pytest.mark.parametrize(
+    "name, number, told",
+    [
+        ("version", 3, "version = 3"),
+        ("version", 5, "version = 5"),
+        ("height", 62, "height = 63"),
+        ("width", 0, "width = 1"),
+        ("factor", 65, "factor = 1.0078125"),
+        ("factor", 127, "factor = 1.4921875"),
+        ("gain", 0, "gain = 0.0"),
+        ("gain", 0x7C00, "gain = inf"),
+        ("gain", 0x7FFF, "gain = nan"),
+    ],
+)
+def test_impossible_values_are_refused_by_name(name, number, told):
+    assert refused(stored(**{name: number})) == f"x has an impossible header: {told}"
+
+
+def test_whatever_is_accepted_is_packed_to_the_same_bytes():
+    rng, accepted = np.random.default_rng(1), 0
+    for _ in range(3000):
+        data = with_crc("0100" + bit_string(rng.bytes(10))[4:])
+        try:
+            header = unpack(data)
+        except InputError:
+            continue
+        accepted += 1
+        assert pack(header) == data and header.height >= 64 and 0.5 <= header.factor <= 1 and 0 < header.gain < math.inf
+    assert 1000 < accepted < 2000  # half of the factors are above 1
+
+
+def test_the_id_depends_on_every_field_and_on_what_is_sent():
+    content = bytes(range(60))
+    head = stored(transmission_id=0)
+    assert stamp(HEADER, content) == replace(HEADER, transmission_id=zlib.crc32(head + content) % 128)
+    x = np.exp(2j * np.arange(20, dtype=np.float32)[None]).astype(np.complex64)
+    numbers = struct.pack("<40f", *x.view(np.float32)[0])
+    assert stamp(HEADER, x).transmission_id == zlib.crc32(head + numbers) % 128
+    others = {"encoder_id": 1, "height": 101, "width": 191, "factor": 0.5, "gain": 1.5, "scheme": 0}
+    ids = [stamp(replace(HEADER, **{name: value}), content).transmission_id for name, value in others.items()]
+    assert stamp(HEADER, content).transmission_id not in ids
+    assert stamp(replace(HEADER, transmission_id=5), content) == stamp(HEADER, content)
+
+
+def test_contents_share_their_id_once_in_128():
+    rng, count = np.random.default_rng(2), 20_000
+    ids = np.array([stamp(HEADER, rng.bytes(50)).transmission_id for _ in range(count)])
+    assert (ids[::2] == ids[1::2]).mean() == pytest.approx(1 / 128, abs=4 * (2 / 128 / count) ** 0.5)
+    assert len(np.unique(ids)) == 128
