@@ -1,37 +1,61 @@
-"""Command line: what may be typed, and how a mistake is answered. What a command does: commands.py."""
+"""Command line: what may be typed, and how a mistake is answered. What a command does: commands/."""
 
 import argparse
+import re
 import sys
+from importlib import import_module
 from pathlib import Path
 
-from . import __version__, commands
+from . import __version__
 from .cascade.config import ENGINES
 from .errors import InputError, Lost
 from .header import SEED_MAX
+from .process import prepare
 from .training.config import PRESETS
 
 OUT_OF_MEMORY = "out of memory; use a smaller picture, or --low-memory on a GPU"
+MISTAKE, LOST, INTERRUPTED = 2, 3, 130  # exit codes
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+SHELLS = ("bash", "zsh", "tcsh")
 
 
 class Parser(argparse.ArgumentParser):
-    """Usage errors are one line, like every other error."""
+    """Usage errors are one line, like every other error; -1e1 is a number, not an option."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._negative_number_matcher = re.compile("-" + NUMBER.pattern)
 
     def error(self, message):
         raise InputError(f"{message} (see `{self.prog} --help`)")
 
 
+def spread(argv: list[str]) -> list[str]:
+    """`run --snr 5 10 photo.jpg` means `run --snr 5 --snr 10 photo.jpg`; argparse would take the picture for an SNR."""
+    found = []
+    for argument in argv:
+        follows = len(found) > 1 and found[-2] == "--snr" and argv[0] == "run"
+        found += ["--snr", argument] if follows and NUMBER.match(argument) else [argument]
+    return found
+
+
 def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    prepare(quiet=bool({"-q", "--quiet"} & set(argv)))
     try:
-        args = build_parser().parse_args(argv)
-        args.run(args)
+        args = build_parser().parse_args(spread(argv))
+        module, function = args.run.split(".")
+        getattr(import_module(f".commands.{module}", __package__), function)(args)
         sys.stdout.flush()
-    except (InputError, Lost) as error:
+    except InputError as error:
         return fail(str(error))
+    except Lost as error:
+        return fail(str(error), LOST)
     except BrokenPipeError:  # the reader of our output left
         sys.stderr.close()
         return 1
     except KeyboardInterrupt:
-        return fail("interrupted", 130)
+        return fail("interrupted", INTERRUPTED)
     except MemoryError:
         return fail(OUT_OF_MEMORY)
     except RuntimeError as error:  # torch's kinds of it, on CPU and GPU
@@ -43,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def fail(message: str, code: int = 2) -> int:
+def fail(message: str, code: int = MISTAKE) -> int:
     print("semcast: " + " ".join(message.split()), file=sys.stderr)
     return code
 
@@ -57,28 +81,45 @@ def build_parser() -> Parser:
 
     p = choices.add_parser("demo", help="a bundled photo over 20, 10, 5 and 1 dB: one contact sheet, one table")
     p.add_argument("--out", type=Path, default=Path("out"), help="folder for demo.png, default: %(default)s")
-    p.set_defaults(run=commands.demo)
+    p.set_defaults(run="run.demo")
 
     p = choices.add_parser(
         "run", help="the whole link in one go: pictures in, received pictures and one JSON row each out"
     )
-    p.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    p.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="pictures, folders of them, or - for stdin")
     add_mode(p)
+    p.add_argument(
+        "--snr",
+        type=snr,
+        action="append",
+        required=True,
+        metavar="DB",
+        help="Es/N0 per complex symbol, -30 to 60 dB; several are sent one after the other",
+    )
     add_channel(p)
-    p.add_argument("--out", type=Path, default=Path("out"), help="folder for <stem>.png, default: %(default)s")
+    where = p.add_mutually_exclusive_group()
+    where.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out"),
+        metavar="DIR",
+        help="folder for <stem>.png, or <stem>_<SNR>dB.png if there are several; default: %(default)s",
+    )
+    where.add_argument("-o", "--output", type=Path, metavar="FILE", help="one picture's result, or - for stdout")
+    p.add_argument("--json", action="store_true", help="one JSON object a line, as always where stdout is no terminal")
+    add_force(p)
     add_model(p)
     add_factor(p)
     add_steps(p)
     p.add_argument("--seed", type=seed, default=0, help="picture i uses SEED + i, default: %(default)s")
-    p.add_argument(
-        "--lpips", type=Path, metavar="DIR", help="folder of LPIPS weights, default: $SEMCAST_LPIPS, then torch's cache"
-    )
+    add_lpips(p)
     p.add_argument("--fetch-metrics", action="store_true", help="download LPIPS weights that are missing")
-    p.set_defaults(run=commands.run)
+    p.set_defaults(run="run.run")
 
     p = choices.add_parser("send", help="picture -> frame file with the symbols to transmit, or with a packet of bytes")
-    p.add_argument("image", type=Path, metavar="IMAGE")
-    p.add_argument("-o", "--output", type=Path, required=True, metavar="X.sem")
+    p.add_argument("image", type=Path, metavar="IMAGE", help="or - for stdin")
+    p.add_argument("-o", "--output", type=Path, required=True, metavar="X.sem", help="or - for stdout")
+    add_force(p)
     add_mode(p)
     p.add_argument(
         "--snr", type=snr, metavar="DB", help="digital: the packet fills what a channel of this SNR carries; or"
@@ -88,17 +129,16 @@ def build_parser() -> Parser:
     )
     add_model(p)
     add_factor(p)
-    p.add_argument(
-        "--seed", type=seed, default=0, help="of the receiver's noise, travels in the header, default: %(default)s"
-    )
-    p.set_defaults(run=commands.send)
+    p.set_defaults(run="transmission.send")
 
     p = choices.add_parser("channel", help="frame -> the frame that arrives")
-    p.add_argument("frame", type=Path, metavar="X.sem")
-    p.add_argument("-o", "--output", type=Path, required=True, metavar="Y.sem")
+    p.add_argument("frame", type=Path, metavar="X.sem", help="or - for stdin")
+    p.add_argument("-o", "--output", type=Path, required=True, metavar="Y.sem", help="or - for stdout")
+    add_force(p)
+    p.add_argument("--snr", type=snr, required=True, metavar="DB", help="Es/N0 per complex symbol, -30 to 60 dB")
     add_channel(p)
     p.add_argument("--seed", type=seed, default=0, help="of the channel's noise, default: %(default)s")
-    p.set_defaults(run=commands.channel)
+    p.set_defaults(run="transmission.channel")
 
     p = choices.add_parser("channels", help="list the channels with their options")
     p.add_argument(
@@ -109,16 +149,38 @@ def build_parser() -> Parser:
         metavar="OUT.png",
         help="draw one realisation of each: constellation, gain over noise, noise map; default name: %(const)s",
     )
-    p.set_defaults(run=commands.channels)
+    add_force(p)
+    p.set_defaults(run="lists.channels")
 
     p = choices.add_parser(
         "receive", help="frame -> picture; several receptions of one transmission -> one better picture"
     )
-    p.add_argument("frames", type=Path, nargs="+", metavar="Y.sem")
-    p.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png")
+    p.add_argument("frames", type=Path, nargs="+", metavar="Y.sem", help="or - for stdin")
+    p.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT.png",
+        help=".png, .jpg, .webp or .avif; or - for stdout",
+    )
+    add_force(p)
     add_model(p)
     add_steps(p)
-    p.set_defaults(run=commands.receive)
+    p.add_argument("--seed", type=seed, default=0, help="of the receiver's noise, default: %(default)s")
+    p.set_defaults(run="transmission.receive")
+
+    p = choices.add_parser("info", help="what a frame file holds")
+    p.add_argument("frame", type=Path, metavar="X.sem", help="or - for stdin")
+    p.add_argument("--json", action="store_true", help="one JSON object, as always where stdout is no terminal")
+    p.set_defaults(run="transmission.info")
+
+    p = choices.add_parser("compare", help="how near one picture is to another: PSNR, SSIM, MS-SSIM, LPIPS")
+    p.add_argument("original", type=Path, metavar="A")
+    p.add_argument("other", type=Path, metavar="B")
+    p.add_argument("--json", action="store_true", help="one JSON object, as always where stdout is no terminal")
+    add_lpips(p)
+    p.set_defaults(run="transmission.compare")
 
     p = choices.add_parser("bench", help="measure systems side by side; `bench report DIR` makes tables and plots")
     p.add_argument("--list", action="store_true", help="name the systems and stop")
@@ -168,7 +230,12 @@ def build_parser() -> Parser:
     )
     p.add_argument("--workers", type=count, metavar="N", help="processes that share the work, default: one a core")
     p.add_argument("--ray", metavar="ADDRESS", help="let a Ray cluster work instead; `local` starts one here")
-    p.add_argument("--device", default="cpu", help="of the networks, default: %(default)s")
+    p.add_argument(
+        "--device",
+        default="cpu",
+        help="of the networks, default: %(default)s; a GPU would be shared by all workers, each with its own networks, "
+        "and times would be theirs together, so give --workers 1 with it",
+    )
     p.add_argument("--lpips", type=Path, metavar="DIR", help="folder of LPIPS weights, as in `run`")
     p.add_argument(
         "--labels", type=Path, metavar="PATH", help="classes of the pixels (CamVid's), folder or tar of PNG; for mIoU"
@@ -176,12 +243,12 @@ def build_parser() -> Parser:
     p.add_argument(
         "--segmenter", type=Path, metavar="FILE", help="its weights, from benchmarks/train_segmenter.py; for mIoU"
     )
-    p.set_defaults(run=commands.bench)
+    p.set_defaults(run="long.bench")
     p = p.add_subparsers(dest="action", metavar="report").add_parser(
         "report", help="rows -> DIR/report.html, and tables as files"
     )
     p.add_argument("folder", type=Path, metavar="DIR")
-    p.set_defaults(run=commands.bench_report)
+    p.set_defaults(run="long.bench_report")
 
     p = choices.add_parser("train", help="train a model, or go on training one")
     p.add_argument("--preset", choices=tuple(PRESETS), required=True, metavar="NAME", help=", ".join(PRESETS))
@@ -198,6 +265,8 @@ def build_parser() -> Parser:
         "--init", default="new", metavar="MODEL", help="model to start from, by name or folder; default: a new `small`"
     )
     p.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
+    p.add_argument("--other-data", action="store_true", help="resume with other pictures than the run had")
+    p.add_argument("--strict", action="store_true", help="stop at a picture that cannot be read; default: skip it")
     p.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any training setting, e.g. --set steps=500"
     )
@@ -206,18 +275,18 @@ def build_parser() -> Parser:
     p.add_argument(
         "--device", default="auto", help="as in `run`; under torchrun or accelerate each process takes its own GPU"
     )
-    p.set_defaults(run=commands.train)
+    p.set_defaults(run="long.train")
 
-    p = choices.add_parser("models", help="list the models, fetch an official one, or export one as ONNX")
+    p = choices.add_parser("models", help="list the models, fetch an official one or LPIPS, or export one as ONNX")
     p.add_argument("--json", action="store_true", help="one JSON object a line")
-    p.set_defaults(run=commands.models)
+    p.set_defaults(run="lists.models")
     actions = p.add_subparsers(dest="action", metavar="fetch|export")
     p = actions.add_parser("export", help="write a model as ONNX files, for browsers, telephones and other programs")
     p.add_argument("name", metavar="NAME_OR_DIR")
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the four files")
-    p.set_defaults(run=commands.export)
-    p = actions.add_parser("fetch", help="bring an official model (see its --help)")
-    p.add_argument("name", metavar="NAME", help="stable-cascade-lite or stable-cascade-big")
+    p.set_defaults(run="lists.export")
+    p = actions.add_parser("fetch", help="bring an official model, or weights of LPIPS (see its --help)")
+    p.add_argument("name", metavar="NAME", help="stable-cascade-lite, stable-cascade-big, or lpips")
     p.add_argument(
         "--from",
         dest="sources",
@@ -229,12 +298,30 @@ def build_parser() -> Parser:
     p.add_argument("--decoder", choices=("ft-hq",), help="Stage A with finer grain instead of the official one")
     p.add_argument("--revision", metavar="R", help="branch, tag or commit of the hub's repository; default: main")
     p.add_argument("--accept-license", action="store_true", help="accept the terms of the weights: needed once")
-    p.set_defaults(run=commands.fetch)
+    p.set_defaults(run="lists.fetch")
+
+    p = choices.add_parser("completion", help='completion for a shell: eval "$(semcast completion bash)"')
+    p.add_argument("shell", choices=SHELLS)
+    p.set_defaults(run="lists.completion")
+    for p in [*choices.choices.values(), *actions.choices.values()]:
+        p.add_argument("-q", "--quiet", action="store_true", help="no notices and no progress, only errors")
     return parser
 
 
+def add_force(p: Parser) -> None:
+    p.add_argument("--force", action="store_true", help="replace files that exist")
+
+
+def add_lpips(p: Parser) -> None:
+    p.add_argument(
+        "--lpips",
+        type=Path,
+        metavar="DIR",
+        help="folder of LPIPS weights, default: $SEMCAST_LPIPS, then those that were fetched, then torch's cache",
+    )
+
+
 def add_channel(p: Parser) -> None:
-    p.add_argument("--snr", type=snr, required=True, metavar="DB", help="Es/N0 per complex symbol, -30 to 60 dB")
     p.add_argument("--channel", default="awgn", metavar="NAME", help="see `semcast channels`, default: %(default)s")
     p.add_argument(
         "--channel-option", action="append", default=[], metavar="K=V", help="an option of the channel, can be repeated"

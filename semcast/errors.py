@@ -2,6 +2,10 @@
 
 import importlib
 import importlib.util
+import json
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 
 class InputError(Exception):
@@ -12,6 +16,7 @@ class Lost(Exception):
     """A digital transmission that did not arrive, or that no scheme can carry: an outcome, not a mistake."""
 
 
+CPU_TORCH = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
 EXTRAS = {  # package: the extra of semcast that installs it
     "torch": "torch",
     "torchvision": "torch",
@@ -43,9 +48,23 @@ def require(what: str, *packages: str) -> None:
     """
     if lacking := missing(*packages):
         extras = ",".join(sorted({EXTRAS[package] for package in lacking if package in EXTRAS}))
-        others = [package for package in lacking if package not in EXTRAS]
-        brings = " ".join([*([f"'semcast[{extras}]'"] if extras else []), *others])
-        raise InputError(f"{what} needs {' and '.join(lacking)}: pip install {brings}")
+        others = " ".join(package for package in lacking if package not in EXTRAS)
+        how = f"{brings(extras)} {others}".strip() if extras else f"pip install {others}"
+        hint = f" (without an NVIDIA GPU, {CPU_TORCH} first saves 5 GB)" if "torch" in lacking else ""
+        raise InputError(f"{what} needs {' and '.join(lacking)}: {how}{hint}")
+
+
+def brings(extras: str) -> str:
+    """The command that installs extras of semcast, from where semcast came from: a folder, or else an index."""
+    clone = Path(__file__).parents[1]
+    if (clone / "pyproject.toml").is_file():  # it runs from its own clone
+        return f"pip install -e '{clone}[{extras}]'"
+    try:
+        found = json.loads(distribution("semcast").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        found = {}
+    place = unquote(urlsplit(found["url"]).path) if "dir_info" in found else "semcast"
+    return f"pip install '{place}[{extras}]'"
 
 
 def load_object(reference: str, kind: type):

@@ -177,7 +177,7 @@ def test_missing_weights_are_not_downloaded_unasked_and_the_error_says_what_to_d
     )
     with pytest.raises(
         InputError,
-        match=f"no LPIPS weights for '{network}': set SEMCAST_LPIPS to a folder with lpips_{network}.safetensors",
+        match=f"no LPIPS weights for '{network}': `semcast models fetch lpips` brings them; or set SEMCAST_LPIPS to a folder",
     ):
         load_lpips(network)
     assert not no_weights.exists()

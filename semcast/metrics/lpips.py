@@ -4,12 +4,14 @@ The weights are not shipped. They are searched for in this order:
 
 1. a folder given by the caller or by the environment variable SEMCAST_LPIPS, with `lpips_alex.safetensors` and
    `lpips_vgg.safetensors` (torchvision's `features.N.weight` and `.bias`, and `lin0.weight` .. `lin4.weight`);
-2. torch's hub cache;
-3. a download, only if asked for.
+2. what `fetch_lpips` brought;
+3. torch's hub cache;
+4. a download, only if asked for.
 """
 
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import alexnet, vgg16
 
+from ..cascade.models import home
 from ..errors import InputError, require
-from ..files import load_tensors
+from ..files import load_tensors, make_folder, save_tensors
 from . import fast_layers
 
 NETWORKS = {  # name: builder, taps (ReLU layers), their widths, torchvision's backbone file
@@ -81,12 +84,14 @@ def load_lpips(network: str, folder: Path | None = None, fetch: bool = False) ->
     """Load LPIPS with `network` "alex" or "vgg".
 
     Args:
-        folder: folder of weights; the default is the environment variable SEMCAST_LPIPS.
+        folder: folder of weights; the default is the environment variable SEMCAST_LPIPS, then what `fetch_lpips` brought.
         fetch: download torchvision's backbone if it is not found.
     Raises:
         InputError: no weights were found (the message says how to get them), or they do not fit.
     """
-    given = folder or os.environ.get("SEMCAST_LPIPS")
+    given, fetched = folder or os.environ.get("SEMCAST_LPIPS"), home() / "lpips"
+    if not given and (fetched / f"lpips_{network}.safetensors").is_file():
+        given = fetched
     with torch.device("meta"):
         lpips = LPIPS(network)
     if given:
@@ -101,6 +106,15 @@ def load_lpips(network: str, folder: Path | None = None, fetch: bool = False) ->
     return lpips.requires_grad_(False)
 
 
+def fetch_lpips(sources: Sequence[Path] | None = None) -> Path:
+    """Bring both networks, by a download or from a folder with their safetensors files; returns where they are now."""
+    target = make_folder(home() / "lpips")
+    for network in NETWORKS:
+        lpips = load_lpips(network, sources[0] if sources else None, fetch=True)
+        save_tensors(lpips.state_dict(), target / f"lpips_{network}.safetensors")
+    return target
+
+
 def _from_hub(network: str, fetch: bool) -> dict[str, Tensor]:
     """Take the backbone from torch's hub cache or the download, the linear layers from the package torchmetrics."""
     require("LPIPS with torch's own weights", "torchmetrics")
@@ -111,8 +125,8 @@ def _from_hub(network: str, fetch: bool) -> dict[str, Tensor]:
     if not cached.exists():
         if not fetch:
             raise InputError(
-                f"no LPIPS weights for {network!r}: set SEMCAST_LPIPS to a folder with lpips_{network}.safetensors, "
-                "or ask for --fetch-metrics"
+                f"no LPIPS weights for {network!r}: `semcast models fetch lpips` brings them; or set SEMCAST_LPIPS to a "
+                f"folder with lpips_{network}.safetensors"
             )
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..cascade.models import home
+from ..files import cache_folder
 from ..images import round_8bit
 from .pixels import psnr_db, structure
 
@@ -15,17 +17,14 @@ if TYPE_CHECKING:
     from .lpips import LPIPS
 
 
-NO_LPIPS = (
-    "no LPIPS weights; set SEMCAST_LPIPS to a folder with lpips_alex.safetensors and lpips_vgg.safetensors, "
-    "or ask for --fetch-metrics (needs 'semcast[bench]')"
-)
+NO_LPIPS = "lpips and lpips_vgg are null: no LPIPS weights; `semcast models fetch lpips` brings them"
 
 
 def has_lpips() -> bool:
     """Whether LPIPS weights seem to be here, without importing torch, which takes seconds."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    hub = Path(os.environ.get("TORCH_HOME") or cache / "torch") / "hub" / "checkpoints"
-    return "SEMCAST_LPIPS" in os.environ or any(hub.glob("alexnet-*.pth")) or any(hub.glob("vgg16-*.pth"))
+    hub = Path(os.environ.get("TORCH_HOME") or cache_folder() / "torch") / "hub" / "checkpoints"
+    ours = any((home() / "lpips").glob("*.safetensors"))
+    return "SEMCAST_LPIPS" in os.environ or ours or any(hub.glob("alexnet-*.pth")) or any(hub.glob("vgg16-*.pth"))
 
 
 def measure(

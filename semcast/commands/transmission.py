@@ -1,0 +1,118 @@
+"""`semcast send`, `channel`, `receive`: the link in three programs that share nothing but a file; `info` and `compare`."""
+
+import json
+import sys
+
+from ..channels.catalogue import find_channel
+from ..errors import InputError, Lost
+from ..files import STDIO, check_file, check_output, check_suffix
+from ..header import SIDE_BITS, bandwidth_ratio
+from .common import check_link, hint_at_size, load_link, load_metrics, progress_bar
+
+
+def send(args) -> None:
+    given = (args.snr is not None) + (args.bytes is not None)
+    if given != (args.mode == "digital"):
+        raise InputError(
+            "give either --snr or --bytes with --mode digital, and neither without: analog symbols suit any channel"
+        )
+    check_file(args.image, "picture")
+    check_output(args.output, [args.image], args.force)
+    check_link(args)
+    from ..frame import write_frame
+    from ..images import read_image
+
+    image = read_image(args.image)
+    try:
+        header, content = load_link(args).send(image, args.snr, args.bytes, args.factor)
+    except Lost as error:  # no scheme can carry it: nothing was lost yet
+        raise InputError(str(error)) from None
+    write_frame(args.output, header, content)
+    if not isinstance(content, bytes):
+        hint_at_size(str(args.image), header.height, header.width, header.channel_uses)
+
+
+def channel(args) -> None:
+    simulate = find_channel(args.channel)
+    options = simulate.parse(args.channel_option)
+    check_file(args.frame, "frame")
+    check_output(args.output, [args.frame], args.force)
+    from ..channels.base import Received
+    from ..frame import read_frame, write_frame
+    from ..header import Transmission
+    from ..modulation.modems import on_air
+    from ..randomness import stream
+
+    header, content = read_frame(args.frame)
+    if isinstance(content, Received):
+        raise InputError(f"{args.frame} has been through a channel already; start from the frame that was sent")
+    x = on_air(Transmission(header, content))
+    write_frame(args.output, header, simulate(x, args.snr, [stream(args.seed, "channel")], **options))
+
+
+def receive(args) -> None:
+    if args.frames.count(STDIO) > 1:
+        raise InputError("stdin holds one frame; give - once")
+    for path in args.frames:
+        check_file(path, "frame")
+    check_output(args.output, args.frames, args.force)
+    check_suffix(args.output)
+    from ..frame import read_frames
+    from ..images import write_image
+
+    header, arrived = read_frames(args.frames)
+    link = load_link(args)
+    steps = args.steps or link.engine.config.steps
+    with progress_bar(steps, args.frames[0].name, quiet=args.quiet) as tick:
+        image = link.receive(arrived, header, args.steps, tick, args.seed)
+    write_image(args.output, image)
+
+
+def info(args) -> None:
+    check_file(args.frame, "frame")
+    from ..channels.base import Received
+    from ..frame import read_frame
+    from ..modulation.digital import find_scheme
+
+    header, content = read_frame(args.frame)
+    packet = isinstance(content, bytes)
+    row = {
+        "frame": str(args.frame),
+        "state": "received" if isinstance(content, Received) else "sent",
+        "mode": header.mode,
+        "width": header.width,
+        "height": header.height,
+        "factor": header.factor,
+        "encoder_id": f"{header.encoder_id:04x}",
+        "transmission_id": header.transmission_id,
+        "scheme": str(find_scheme(header)) if header.scheme else None,
+        "payload_bytes": len(content) if packet else None,
+        "symbols": None if packet else header.channel_uses,
+        "bandwidth_ratio": None if packet else bandwidth_ratio(header.channel_uses, header.height, header.width),
+        "side_bits": SIDE_BITS,
+    }
+    if args.json or not sys.stdout.isatty():
+        print(json.dumps(row, separators=(",", ":")))
+        return
+    for name, value in row.items():
+        if value is not None:
+            print(f"{name:16s} {value:.4g}" if isinstance(value, float) else f"{name:16s} {value}")
+
+
+def compare(args) -> None:
+    for path in (args.original, args.other):
+        check_file(path, "picture")
+    from ..images import read_image
+    from ..metrics.measure import measure
+
+    original, other = read_image(args.original), read_image(args.other)
+    if original.shape != other.shape:
+        sizes = [f"{image.shape[3]}x{image.shape[2]}" for image in (original, other)]
+        raise InputError(f"{args.original} is {sizes[0]} pixels and {args.other} {sizes[1]}; only equal sizes compare")
+    values = measure(original, other, load_metrics(args.lpips))
+    row = {"original": str(args.original), "other": str(args.other), **values}
+    if args.json or not sys.stdout.isatty():
+        print(json.dumps(row, allow_nan=False, separators=(",", ":")))
+        return
+    for name, value in values.items():
+        print(f"{name:12s} {'-' if value is None else format(value, '.2f' if name == 'psnr_db' else '.4f')}")
