@@ -6,7 +6,7 @@ PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist wor
 .PHONY: demo test check light lint docs clean
 
 demo: .venv/package      # the bundled photo over 20, 10, 5 and 1 dB: out/demo.png
-	$(BIN)/semcast demo --out out
+	$(BIN)/semcast demo --out out --force
 
 test: .venv/developer    # minutes
 	$(PYTEST) -m "not slow"

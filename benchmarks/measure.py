@@ -182,7 +182,7 @@ def make_pages(args: argparse.Namespace) -> None:
             "--out",
             ROOT / "docs" / "kodak.jpg",
         )
-    python("-m", "semcast", "demo", "--out", ROOT / "docs")
+    python("-m", "semcast", "demo", "--out", ROOT / "docs", "--force")
     python(here / "tables.py", "--write")
 
 

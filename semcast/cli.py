@@ -81,6 +81,7 @@ def build_parser() -> Parser:
 
     p = choices.add_parser("demo", help="a bundled photo over 20, 10, 5 and 1 dB: one contact sheet, one table")
     p.add_argument("--out", type=Path, default=Path("out"), help="folder for demo.png, default: %(default)s")
+    add_force(p)
     p.set_defaults(run="run.demo")
 
     p = choices.add_parser(
@@ -284,6 +285,7 @@ def build_parser() -> Parser:
     p = actions.add_parser("export", help="write a model as ONNX files, for browsers, telephones and other programs")
     p.add_argument("name", metavar="NAME_OR_DIR")
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the four files")
+    add_force(p)
     p.set_defaults(run="lists.export")
     p = actions.add_parser("fetch", help="bring an official model, or weights of LPIPS (see its --help)")
     p.add_argument("name", metavar="NAME", help="stable-cascade-lite, stable-cascade-big, or lpips")

@@ -132,7 +132,10 @@ def test_a_folder_is_run_with_its_subfolders(folder, cli):
         "run", "in", "--snr", 10, "--out", "in/out", *RUN, "--force"
     )  # results are not pictures to send
     assert code == 0 and sorted(row["output"] for row in rows(out)) == written
-    assert cli("run", "in/out", "--snr", 10, "--out", "in/out", *RUN) == (2, "", "semcast: no pictures in in/out\n")
+    (folder / "empty").mkdir()
+    assert cli("run", "empty", "--snr", 10, *RUN) == (2, "", "semcast: no pictures in empty\n")
+    code, _, err = cli("run", "in/x", "--snr", 10, "--out", "in/x", *RUN)
+    assert code == 2 and "in/x/a.png is what is to be read" in err
 
 
 def test_two_pictures_of_one_stem_have_two_results(folder, cli):

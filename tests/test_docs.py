@@ -191,7 +191,7 @@ def test_the_flags_are_a_contract():
     )
     flags = {name: [flag for flag in found if flag not in ("--help", "--quiet")] for name, found in flags.items()}
     assert flags == {
-        "demo": ["--out"],
+        "demo": ["--force", "--out"],
         "run": sorted(
             ["--out", "--output", "--force", "--json", "--factor", "--steps", "--seed", "--lpips", "--fetch-metrics"]
             + ["--mode", *model, *channel]

@@ -30,16 +30,16 @@ class Job(NamedTuple):
 
 def demo(args) -> None:
     notice("loading the networks ...")
-    folder = make_folder(args.out)
+    sheet = make_folder(args.out) / "demo.png"
+    check_output(sheet, force=args.force)
     from .. import demo as demo_module
 
-    sheet = folder / "demo.png"
     columns = {"snr_db": ".0f", "psnr_db": ".2f", "ms_ssim": ".3f", "channel_uses": "d", "side_bits": "d"}
     print("  ".join(columns), flush=True)
     for row in demo_module.run(sheet):
         print("  ".join(f"{row[name]:{len(name)}{form}}" for name, form in columns.items()), flush=True)
     print(f"{sheet}: the photo as sent, and as received at each SNR")
-    print(f"Your own photo: {program()} run photo.jpg --snr 10 --out {folder}")
+    print(f"Your own photo: {program()} run photo.jpg --snr 10 --out {args.out}")
 
 
 def run(args) -> None:
@@ -77,8 +77,7 @@ def plan(args) -> list[Job]:
     names: dict[Path, str] = {}  # of each picture, below the folder of results, without a suffix
     for source in args.images:
         if source.is_dir():
-            results = args.out.resolve()
-            found = [path for path in find_pictures(source) if results not in path.resolve().parents]
+            found = [path for path in find_pictures(source) if not is_result(path, args.out, source)]
             if not found:
                 raise InputError(f"no pictures in {source}")
             names |= {path: str(path.relative_to(source).with_suffix("")) for path in found}
@@ -98,19 +97,25 @@ def plan(args) -> list[Job]:
         raise InputError(f"-o names one file, and {len(jobs)} pictures would be received; use --out FOLDER")
     if twice := [str(file) for file, count in Counter(job.output for job in jobs).items() if count > 1]:
         raise InputError(f"two pictures would be written to {twice[0]}; run them with different --out")
-    check_outputs(jobs, args.force)
+    check_outputs(jobs, args)
     return jobs
 
 
-def check_outputs(jobs: list[Job], force: bool) -> None:
+def is_result(path: Path, out: Path, source: Path) -> bool:
+    """Whether a picture lies where earlier results do, in a folder of their own below the source."""
+    results = out.resolve()
+    return results != source.resolve() and results in path.resolve().parents
+
+
+def check_outputs(jobs: list[Job], args) -> None:
     inputs = list({job.image for job in jobs})
     for folder in {job.output.parent for job in jobs if job.output != STDIO}:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"cannot write into {folder}: it is not a folder")
     for job in jobs:
         check_suffix(job.output)
-        if job.output.parent.is_dir():  # others are made later
-            check_output(job.output, inputs, force)
+        if args.output or job.output.parent.is_dir():  # folders below --out are made later
+            check_output(job.output, inputs, args.force)
 
 
 def read_named(path: Path, read_image) -> "np.ndarray":
