@@ -3,9 +3,7 @@
 import importlib
 import importlib.util
 import json
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 
 class InputError(Exception):
@@ -59,6 +57,9 @@ def brings(extras: str) -> str:
     clone = Path(__file__).parents[1]
     if (clone / "pyproject.toml").is_file():  # it runs from its own clone
         return f"pip install -e '{clone}[{extras}]'"
+    from importlib.metadata import PackageNotFoundError, distribution  # 50 ms, rarely needed
+    from urllib.parse import unquote, urlsplit
+
     try:
         found = json.loads(distribution("semcast").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:

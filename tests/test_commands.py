@@ -386,7 +386,7 @@ def test_extras_are_installed_from_where_semcast_came_from(monkeypatch):
         ('{"url": "https://x.org/semcast.whl", "archive_info": {}}', "pip install 'semcast[phy]'"),
         (None, "pip install 'semcast[phy]'"),
     ):
-        monkeypatch.setattr("semcast.errors.distribution", lambda name, text=text: Distribution(text))
+        monkeypatch.setattr("importlib.metadata.distribution", lambda name, text=text: Distribution(text))
         assert brings("phy") == told
 
 
