@@ -240,6 +240,6 @@ MACOS_FOLDER = "__MACOSX"
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file, or a member of an archive, holds what macOS keeps beside a picture and bears the picture's name."""
+    """Whether a file, or a member of an archive, is what macOS keeps beside a picture, under the picture's name."""
     path = PurePath(name)
     return path.name.startswith("._") or MACOS_FOLDER in path.parts

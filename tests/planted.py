@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from semcast.bench.systems import System
 
 KEPT = {}
+CALLED = set()
 
 
 def symbols(uses: int) -> np.ndarray:
@@ -43,6 +46,16 @@ def kill_the_worker_once(pixels, uses, snr_db):
     return send(pixels, uses, snr_db)
 
 
+def at_first_slow(work, *arguments):
+    """Burn 0.3 s of processor time in the first call of a process."""
+    if work not in CALLED:
+        CALLED.add(work)
+        end = time.process_time() + 0.3
+        while time.process_time() < end:
+            pass
+    return work(*arguments)
+
+
 FLAT = System("honest: nothing but the mean colour", send, receive)
 PEEK = System("keeps the picture in a variable", keep, lambda received, side: KEPT["picture"])
 LOUD = System("too much power", lambda *a: (1.01 * symbols(a[1]), send(*a)[1]), receive)
@@ -58,3 +71,4 @@ STUFFED = System(
 FAT = System("more bits than the capacity", lambda *a: (bytes(10000), send(*a)[1]), receive, link="capacity")
 LOST = System("loses every picture", send, lambda received, side: None)
 KILLER = System("kills its worker once", kill_the_worker_once, receive)
+LOADING = System("loads something when it is first used", partial(at_first_slow, send), partial(at_first_slow, receive))

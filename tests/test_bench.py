@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +25,14 @@ from semcast.bench.ends import Ends
 from semcast.bench.experiments import GRID_DB
 from semcast.bench.harness import FEATURES, RECORD, bench, count_uses, picture_sha256, read_features, read_rows
 from semcast.bench.pictures import Pictures, SmokePictures
-from semcast.bench.report import report
+from semcast.bench.progress import Tally, remaining_s, work_bar
+from semcast.bench.report import colours, report
 from semcast.bench.summary import distances, interval, summarise
-from semcast.bench.systems import SYSTEMS, find_system, largest_factor
-from semcast.bench.unit import Setting, draw_seed, propagate
+from semcast.bench.systems import SYSTEMS, family, find_system, largest_factor
+from semcast.bench.unit import Setting, Unit, draw_seed, propagate
 from semcast.cascade.device import to_tensor
 from semcast.errors import InputError
-from semcast.header import SIDE_BITS
+from semcast.header import SIDE_BITS, pack
 from semcast.images import to_image, to_pixels
 from semcast.metrics.classifier import WIDTH, frechet_distance, kernel_distance, load_classifier, see
 from semcast.metrics.colour import ciede2000, delta_e, lab
@@ -235,9 +238,9 @@ def test_semcast_in_the_bench_is_the_link(ends, tiny_model, tmp_path):
     image, _ = ends.receive(name, received, side)
     torch.set_num_threads(1)
     link = Link(load_model(tiny_model))
-    header, sent = link.send(to_image(pixels), seed=side["seed"][0])
-    assert np.array_equal(sent, x) and sum(bits for _, bits in side.values()) == SIDE_BITS
-    assert np.array_equal(to_pixels(link.receive(received, header, 2)), image)
+    header, sent = link.send(to_image(pixels))
+    assert np.array_equal(sent, x) and side == {"header": [int.from_bytes(pack(header), "big"), SIDE_BITS]}
+    assert np.array_equal(to_pixels(link.receive(received, header, 2, seed=zlib.crc32(pack(header)))), image)
 
 
 def test_semcast_digital_in_the_bench_is_its_packet_or_lost(ends, tiny_model):
@@ -249,13 +252,13 @@ def test_semcast_digital_in_the_bench_is_its_packet_or_lost(ends, tiny_model):
     x, side, _ = ends.send(name, pixels, 72, 20.0)
     torch.set_num_threads(1)
     link = Link(load_model(tiny_model), mode="digital")
-    sent = header, payload = link.send(to_image(pixels), 20.0, seed=side["seed"][0])
+    sent = header, payload = link.send(to_image(pixels), 20.0)
     assert np.array_equal(on_air(sent), x)
     assert sum(bits for _, bits in side.values()) == SIDE_BITS + Digital.side_bits
     setting = Setting(options=(("snr_mismatch_db", 0.0),))
     received, _ = propagate(find_system(name), x, 30.0, "ab", 0, setting)
     assert decode(received, find_scheme(header))[0] == payload
-    shown = link.receive(payload, header)
+    shown = link.receive(payload, header, seed=zlib.crc32(pack(header)))
     assert np.array_equal(to_pixels(shown), ends.receive(name, received, side)[0])
     received, _ = propagate(find_system(name), x, -10.0, "ab", 0, setting)
     assert ends.receive(name, received, side)[0] is None
@@ -367,8 +370,8 @@ def test_smoke_and_report_by_the_command_line(cli, tmp_path):
     page = (out / "report.html").read_text()
     assert not re.search(r"(src|href)\s*=\s*(?![\"']data:)|@import|url\(", page)
     assert (
-        page.count("<svg") >= 4 and page.count("data:image/webp;base64,") == 6
-    )  # 3 systems, 2 pictures, one headline SNR
+        page.count("<svg") >= 4 and page.count("data:image/webp;base64,") == 8
+    )  # the original and 3 systems, 2 pictures, one headline SNR
     table = (out / "tables.md").read_text()
     rows = list(csv.DictReader((out / "summary.csv").open()))
     mean = next(r for r in rows if (r["system"], r["snr_db"], r["metric"]) == ("downscale", "10", "psnr_db"))
@@ -459,6 +462,151 @@ def test_a_ray_cluster_that_loses_a_worker_loses_nothing(data, tmp_path, monkeyp
         assert run() == (4, 0)
     finally:
         cluster.shutdown()
+
+
+# Seconds of a row of 256 x 256 pixels on two cores of an EPYC: the first and later draws of an SNR without slow metrics,
+# then with them.
+RECORDED_S = {
+    "semcast": (0.87, 0.76, 4.4, 3.1),
+    "semcast-10steps": (2.2, 2.1, 3.8, 3.6),
+    "semcast-digital": (0.64, 0.42, 2.4, 0.6),
+    "stage-a": (0.33, 0.19, 2.0, 1.9),
+    "downscale": (0.15, 0.14, 1.8, 1.9),
+    "deepjscc": (0.21, 0.17, 1.9, 2.0),
+    "jpeg2000-ldpc": (0.57, 0.01, 2.1, 0.03),
+    "hevc-ldpc": (0.21, 0.001, 2.0, 0.02),
+    "vvc-ldpc": (2.3, 0.04, 4.2, 0.03),
+    "vvc-capacity": (0.42, 0.01, 5.8, 0.01),
+    "avif-capacity": (0.5, 0.01, 2.7, 0.01),
+    "planted:SLOW": (9.0, 9.0, 11.0, 11.0),
+}
+OURS = tuple(name for name in RECORDED_S if ":" not in name)
+
+
+@pytest.mark.parametrize(
+    "systems, pictures, snrs, draws, workers, speed, slow_metrics",
+    [
+        (OURS, 2, (1.0, 10.0), 1, 2, 1.0, True),  # as the smoke run
+        (OURS, 2, (1.0, 10.0), 1, 2, 0.2, False),
+        (OURS, 24, (1.0, 5.0, 10.0), 3, 2, 1.0, True),
+        (OURS, 24, (1.0, 5.0, 10.0), 3, 16, 5.0, True),
+        (OURS, 24, (1.0, 5.0, 10.0), 3, 16, 1.0, False),
+        (("semcast", "vvc-ldpc"), 10, (-5.0, 0.0, 10.0, 20.0), 5, 1, 1.0, True),
+        (("downscale", "planted:SLOW"), 12, (1.0, 10.0), 2, 1, 1.0, True),  # one that the table does not know
+    ],
+)
+def test_the_estimate_is_within_a_factor_of_two_after_a_tenth(
+    systems, pictures, snrs, draws, workers, speed, slow_metrics
+):
+    rng, units, families = np.random.default_rng(0), [], {}
+    for system in systems:
+        families.setdefault(family(system), []).append(system)
+    for index in range(pictures):
+        for members in families.values():
+            jobs = tuple((name, snr, tuple(range(draws))) for name in members for snr in snrs)
+            units.append(Unit(f"{index}", "ab", 288, jobs, Setting(headline=(10.0,)), False, index, megapixels=0.0655))
+    free, warm, finished = [0.0] * workers, set(), []  # the first free worker takes the next unit
+    for place, unit in enumerate(units):
+        worker = free.index(min(free))
+        rows = []
+        for name, snr_db, wanted in unit.jobs:
+            for draw in wanted:
+                headline = snr_db == 10.0
+                seconds = RECORDED_S[name][2 * headline + (draw > 0)]
+                seconds *= speed * rng.lognormal(sigma=0.3) * (0.5 if headline and not slow_metrics else 1)
+                cold = (worker, name) not in warm
+                free[worker] += seconds + speed * cold * (1 if free[worker] else 15)  # a worker has to start, too
+                rows.append(({"system": name, "snr_db": snr_db, "draw": draw}, None if cold else seconds))
+                warm.add((worker, name))
+        finished.append((free[worker], place, rows))
+    tally, end, estimates, done = Tally(units), max(free), [], 0
+    total = sum(len(rows) for *_, rows in finished)
+    for time_s, place, rows in sorted(finished, key=lambda item: item[0]):
+        for row, seconds in rows:
+            tally.add(place, row, seconds)
+        done += len(rows)
+        estimates.append((time_s, remaining_s(tally.left, tally.measured, workers)))
+    assert done == total and estimates[-1][1] == pytest.approx(0, abs=1e-6)
+    ratios = [estimate_s / (end - time_s) for time_s, estimate_s in estimates if 0.1 <= time_s / end <= 0.8]
+    assert ratios and 0.5 < min(ratios) <= max(ratios) < 2
+
+
+def test_the_bar_shows_the_estimate(monkeypatch):
+    import tqdm
+
+    now, shown = [0.0], []
+    monkeypatch.setattr(tqdm.std, "time", lambda: now[0])
+    display = lambda self, *a, **k: shown.append(self.format_meter(**self.format_dict))
+    monkeypatch.setattr(tqdm.tqdm, "display", display)
+
+    class Terminal(io.StringIO):
+        isatty = lambda self: True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with work_bar("out") as tick:
+        for now[0], left_s, rows in ((10.0, 90.0, 1), (20.0, 80.0, 30), (50.0, 150.0, 38)):
+            tick(left_s, rows, 40)
+            assert shown[-1].startswith(f"out {rows}/40 rows:  ")
+    assert " 10%|" in shown[1] and shown[1].endswith("00:10<01:30")
+    assert " 25%|" in shown[3] and shown[3].endswith("00:50<02:30")
+
+
+def test_the_first_call_of_a_worker_is_not_timed(data, tmp_path, monkeypatch):
+    """Sender and receiver burn 0.3 s when they are first called, as if they loaded networks."""
+    with Ends() as fresh:
+        bench(["planted:LOADING"], data, [10.0], 1, tmp_path, Setting(), ends=fresh)
+    rows = read_rows(tmp_path / "rows.jsonl")
+    assert len(rows) == 2 and all(row["send_ms"] < 100 and row["receive_ms"] < 100 for row in rows)
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_of_a_bench(data, ends, tmp_path, caplog):
+    folder = tmp_path / "photos"
+    whole = (folder / "0.png").read_bytes()
+    (folder / "00.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "._0.png").write_bytes(b"\0\5\x16\7")
+    pictures = Pictures([folder])
+    assert pictures.names == ["0.png", "1.png"]
+    (line,) = [record.message for record in caplog.records if record.name == "semcast"]
+    assert line.startswith(f"{folder / '00.png'}: damaged (") and line.endswith("; skipped")
+    assert bench(["downscale"], pictures, [10.0], 1, tmp_path / "out", Setting(), ends=ends) == (2, 2)
+    with pytest.raises(InputError, match="^none of the 1 pictures can be read$"):
+        Pictures([folder / "00.png"])
+
+
+def test_a_system_has_one_colour_of_its_own_in_all_plots(ends, data, tmp_path):
+    bench(["downscale", "planted:FLAT", "planted:LOST"], data, [1.0, 10.0], 1, tmp_path, Setting(), ends=ends)
+    page = report(tmp_path).read_text()
+    found = {}
+    for plot in re.findall("<svg.*?</svg>", page):
+        for name, colour in legend(plot):
+            found.setdefault(name, set()).add(colour)
+    assert found.keys() == {"downscale", "planted:FLAT", "planted:LOST"}
+    assert all(len(colours) == 1 for colours in found.values()) and len(set.union(*found.values())) == 3
+    systems = [*SYSTEMS, "semcast@other", "semcast-2steps@other", "package.module:NAME"]
+    assert len(set(colours(systems).values())) == len(systems)
+
+
+def legend(svg: str) -> list[tuple[str, str]]:
+    """The systems of a plot and their colours."""
+    return [
+        (name, colour) for colour, name in re.findall(r'stroke="(#\w+)"[^>]*/><text[^>]*font-size="11">([^<]*)<', svg)
+    ]
+
+
+def test_the_report_shows_the_original_beside_what_was_received(ends, data, tmp_path):
+    run = lambda: bench(["downscale"], data, [1.0, 10.0], 1, tmp_path, Setting(headline=(1.0, 10.0)), ends=ends)
+    run()
+    page = report(tmp_path).read_text()
+    sheets = re.findall("<h3>([^<]*)</h3><div class=sheet>(.*?)</div>", page)
+    assert [name for name, _ in sheets] == ["0.png, 1 dB", "0.png, 10 dB", "1.png, 1 dB", "1.png, 10 dB"]
+    for _, sheet in sheets:
+        assert re.findall("<figcaption>([^<]*)<", sheet) == ["original", "downscale"]
+    kept = sorted((tmp_path / "pictures").glob("original-*.png"))
+    originals = {np.asarray(Image.open(path)).tobytes() for path in kept}
+    assert originals == {data.read(i).tobytes() for i in range(2)}
+    kept[0].unlink()  # as in a folder of an earlier version
+    assert report(tmp_path).read_text().count("<figcaption>original<") == 2
+    assert run() == (4, 0) and kept[0].exists()
 
 
 def test_report_draws_cost_rate_and_outage(ends, data, tmp_path):

@@ -237,6 +237,7 @@ class InThisProcess:
     """Sender and receiver without processes of their own: these would look for the shipped `small`."""
 
     seen: list[str] = []
+    warm = ()
 
     def __init__(self, device: str = "cpu"):
         pass

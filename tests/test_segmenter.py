@@ -129,6 +129,7 @@ def test_a_bench_with_labels(streets, weights, tmp_path):
     ends = SimpleNamespace(  # the two ends without processes of their own, which take seconds to start
         send=lambda name, *asked: (*system.send(*asked), 1.0),
         receive=lambda name, *arrived: (system.receive(*arrived), 1.0),
+        warm=(),
     )
     setting = Setting(headline=(10.0,), lpips=tmp_path, segmenter=weights)
     pictures = Pictures([streets[0]], labels=streets[1])

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import shutil
 import tarfile
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +23,8 @@ from semcast.cascade.denoiser import denoise, prepare
 from semcast.cascade.model import Cascade
 from semcast.channels.noise import awgn
 from semcast.errors import InputError
-from semcast.images import to_pixels
+from semcast.files import find_pictures
+from semcast.images import MAX_FILE_BYTES, SUFFIXES, to_pixels
 from semcast.training import losses
 from semcast.training import train as training
 from semcast.training.config import PHASES, PRESETS, TrainConfig
@@ -400,6 +403,177 @@ def test_missing_photos_and_damaged_shards_are_refused(tmp_path):
     (tmp_path / "broken.tar").write_bytes(b"x" * 2000)
     with pytest.raises(InputError, match="cannot read .*broken.tar"):
         Photos([tmp_path / "broken.tar"])
+
+
+def test_pictures_are_found_behind_links_and_under_every_suffix_and_what_macos_leaves_is_not(folder, tmp_path):
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    (root / "__MACOSX").mkdir(parents=True)
+    elsewhere.mkdir()
+    names = [f"{i}{suffix}" for i, suffix in enumerate(sorted(SUFFIXES))] + ["same.PNG", "same.png"]
+    for name in (*names, "._same.png", "__MACOSX/same.png", ".DS_Store", "notes.txt"):
+        (root / name).write_bytes(b"?")
+    (elsewhere / "z.jpeg").write_bytes(b"?")
+    (root / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(root)  # a circle
+    (root / "again").symlink_to(root)
+    found = find_pictures(root)
+    assert sorted(path.name for path in found) == sorted([*names, "z.jpeg"]) and found == sorted(found)
+    shard = tmp_path / "mac.tar"
+    with tarfile.open(shard, "w") as tar:
+        for name in ("./a.jpg", "./._a.jpg", "__MACOSX/./a.jpg", "in/__MACOSX/a.jpg"):
+            tar.add(folder / "a.jpg", arcname=name)
+    assert [item[0] for item in Photos([shard]).items] == ["./a.jpg"]
+    (root / "._mac.tar").write_bytes(b"?")
+    assert len(Photos([root])) == len(found)
+
+
+@pytest.fixture
+def damaged(folder, tmp_path):
+    """Five pictures, of which 1.jpg is cut off, and so is member 1.jpg of a tar file of four."""
+    root = tmp_path / "damaged"
+    root.mkdir()
+    for i in range(5):
+        Image.fromarray(photo(90, 100, seed=i)).save(root / f"{i}.jpg")
+    cut = (root / "1.jpg").read_bytes()
+    (root / "1.jpg").write_bytes(cut[: len(cut) // 2])
+    with tarfile.open(tmp_path / "damaged.tar", "w") as tar:
+        for i in range(4):
+            tar.add(root / f"{i}.jpg", arcname=f"{i}.jpg")
+    return root
+
+
+def test_a_damaged_picture_is_named_once_and_the_next_one_takes_its_place(damaged, tmp_path, caplog):
+    both = [damaged, tmp_path / "damaged.tar"]
+    first, second, found = Photos(both), Photos(both), []
+    second.decode_all(threading.Event())  # before any step, as the check in the background may
+    for step in range(3):
+        crops = [each.crops(64, 6, randomness.seeded(step)) for each in (first, second)]
+        assert torch.equal(*crops)
+        found += first.picks(6, randomness.seeded(step))
+    assert {1, 6} & set(found) and first.unreadable <= second.unreadable == {1, 6}
+    draws = randomness.seeded(9).random(4)
+    assert np.array_equal(first.crop(64, 1, *draws), first.crop(64, 2, *draws))
+    assert np.array_equal(first.crop(64, 6, *draws), first.crop(64, 7, *draws))
+    lines = [record.message for record in caplog.records if record.name == "semcast"]
+    assert len(lines) == 4 and lines[0].startswith(f"{damaged / '1.jpg'}: damaged (") and lines[0].endswith("; skipped")
+    assert lines[1].startswith(f"{tmp_path / 'damaged.tar'}:1.jpg: damaged (")
+    with pytest.raises(InputError, match="1.jpg: damaged"):
+        Photos(both, strict=True).decode_all(threading.Event())
+    last = Photos([damaged / "0.jpg", damaged / "1.jpg"])  # after the last picture comes the first
+    assert np.array_equal(last.crop(64, 1, *draws), last.crop(64, 0, *draws))
+
+
+def test_a_place_is_taken_within_its_source(damaged, tmp_path):
+    """So that the weights of sources hold."""
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in ("0.jpg", "1.jpg"):
+        shutil.copy(damaged / name, few)
+    photos = Photos([f"{few}:0.5", f"{damaged}:0.5"])
+    assert not photos.readable(1) and photos.shown(1) == 0
+    assert not photos.readable(3) and photos.shown(3) == 4
+
+
+def test_what_does_not_look_like_a_picture_is_found_before_the_first_step(folder, tmp_path, caplog):
+    root = shutil.copytree(folder, tmp_path / "copy")
+    (root / "page.jpg").write_text("<!doctype html>")
+    (root / "empty.png").write_bytes(b"")
+    (root / "gone.png").symlink_to(root / "nowhere.png")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(root / "pipe.png")  # would be waited for without end
+    (root / "large.png").write_bytes((root / "b.png").read_bytes())
+    os.truncate(root / "large.png", MAX_FILE_BYTES + 1)
+    photos = Photos([root])
+    photos.check_heads()
+    bad = {photos.items[i][0] for i in photos.unreadable}
+    assert bad == {"page.jpg", "empty.png", "gone.png", "large.png"} | {"pipe.png"} & set(os.listdir(root))
+    lines = [record.message for record in caplog.records if record.name == "semcast"]
+    assert len(lines) == len(bad) + 1 and lines[-1] == f"only 4 of {len(photos)} pictures can be read"
+    assert all("\n" not in line for line in lines)
+    photos.crops(64, 6, randomness.seeded(1))
+    photos.check_heads()
+    assert len(caplog.records) == len(bad) + 2  # each is named once
+    with pytest.raises(InputError, match="empty.png"):
+        Photos([root], strict=True).check_heads()
+    none = Photos([root / "page.jpg", root / "empty.png"])
+    with pytest.raises(InputError, match="^none of the 2 pictures can be read$"):
+        none.check_heads()
+    with pytest.raises(InputError, match="^none of the 2 pictures can be read$"):
+        Photos([root / "page.jpg", root / "empty.png"]).crops(64, 1, randomness.seeded(0))
+
+
+def test_a_run_over_damaged_pictures_has_the_same_losses_whenever_they_are_found(damaged, tmp_path, monkeypatch, vgg):
+    run = lambda name, **how: train(tiny(), Photos([damaged]), config(), tmp_path / name, vgg, progress=False, **how)
+    decode_all = Photos.decode_all
+    with monkeypatch.context() as patch:  # found at the steps
+        patch.setattr(Photos, "decode_all", lambda self, stop: None)
+        run("late")
+    with monkeypatch.context() as patch:  # found before them
+        check = Photos.check_heads
+        patch.setattr(Photos, "check_heads", lambda self: (check(self), decode_all(self, threading.Event())))
+        run("early")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        fail_at(patch, "joint", 3, interrupt)
+        run("parts")
+    run("parts", resume=True)
+    assert log(tmp_path / "late") == log(tmp_path / "early") == log(tmp_path / "parts")
+
+
+def test_a_strict_run_stops_at_a_damaged_picture(damaged, tmp_path, vgg, monkeypatch):
+    strict, decode_all = Photos([damaged], strict=True), Photos.decode_all
+    strict.picks = lambda count, generator: [0] * count  # no step needs it: the background check finds it
+    slow = lambda self, stop: (stop.wait(3), decode_all(self, threading.Event()))  # after the steps
+    monkeypatch.setattr(Photos, "decode_all", slow)
+    with pytest.raises(InputError, match="1.jpg: damaged"):
+        train(tiny(), strict, config(steps=1), tmp_path / "run", vgg, progress=False)
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_the_command_line_stops_before_the_first_step_if_it_is_strict(damaged, tiny_model, tmp_path, cli):
+    (damaged / "page.jpg").write_text("<!doctype html>")
+    command = ["train", "--preset", "scsic-512", "--init", tiny_model, "--data", damaged, "--out", tmp_path / "run"]
+    code, _, error = cli(*command, "--strict")
+    assert code == 2 and error.count("\n") == 1 and error.startswith(f"semcast: {damaged / 'page.jpg'}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_resuming_with_other_data_is_refused_unless_told(folder, tmp_path, monkeypatch, vgg):
+    data = shutil.copytree(folder, tmp_path / "data")
+    run = interrupted(tmp_path, monkeypatch, Photos([data]), vgg)
+    resume = lambda sources, **how: train(
+        tiny(), Photos(sources), config(), run, vgg, resume=True, progress=False, **how
+    )
+    before = files(run / "last"), log(run)
+    refused = lambda change: pytest.raises(InputError, match=rf"other data \({change}\); .* or give --other-data$")
+    moved = data.rename(tmp_path / "moved")
+    with refused("now 4 pictures more"):
+        resume([moved, folder])
+    with refused("now 3 pictures fewer"):
+        resume([moved / "b.png"])
+    with refused("now other weights of the sources"):
+        resume([f"{moved / 'a.jpg'}:0.5", f"{moved / 'b.png'}:0.25", f"{moved / 'deep'}:0.25"])
+    (moved / "a.jpg").rename(moved / "aa.jpg")
+    with refused("now as many pictures of other names"):
+        resume([moved])
+    (moved / "aa.jpg").rename(moved / "a.jpg")
+    with open(moved / "a.jpg", "ab") as file:
+        file.write(b"\0")
+    with refused("now the same names, but files of other sizes"):
+        resume([moved])
+    assert (files(run / "last"), log(run)) == before
+    state = json.loads((run / "last" / "state.json").read_text())
+    resume([moved], other_data=True)
+    assert len(log(run)) == STEPS
+    now = json.loads((run / "last" / "state.json").read_text())
+    assert now["data"]["sizes"] != state["data"]["sizes"] and now["data"]["names"] == state["data"]["names"]
+
+
+def test_data_that_moved_are_the_same_data(folder, tmp_path, monkeypatch, vgg):
+    data = shutil.copytree(folder, tmp_path / "data")
+    run = interrupted(tmp_path, monkeypatch, Photos([data]), vgg)
+    data.rename(tmp_path / "moved")
+    train(tiny(), Photos([tmp_path / "moved"]), config(), run, vgg, resume=True, progress=False)
+    assert len(log(run)) == STEPS
 
 
 def test_crops_depend_on_the_generator_only(folder, photos, tmp_path):

@@ -8,6 +8,7 @@ ends.py        sender and receiver in separate processes
 pictures.py    the pictures of a run
 harness.py     a run: the plan of its work and the files it keeps
 workers.py     the work in processes of this machine or on a Ray cluster
+progress.py    how long a run still takes
 unit.py        one picture and one family of systems: channel, counting, measuring
 measures.py    all metrics of a row
 versions.py    what the figures of a row depend on

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, features
 
-from ..errors import InputError
+from ..errors import InputError, brings
 from .cost import remembered
 
 SCALES = (1, 2, 4, 8)  # the sides are divided by one of these; its index travels in 2 bits
@@ -186,7 +186,7 @@ def ffmpeg(*arguments: str, data: bytes = b"") -> bytes:
     try:
         import imageio_ffmpeg
     except ImportError as error:
-        raise InputError(f"this codec needs ffmpeg ({error}): pip install 'semcast[bench]'") from None
+        raise InputError(f"this codec needs ffmpeg ({error}): {brings('bench')}") from None
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-threads", "1", *arguments]
     done = subprocess.run(command, input=data, capture_output=True)
     if done.returncode or not done.stdout:

@@ -1,9 +1,10 @@
 """A run of the bench: it plans what is to be measured, skips what is done, and keeps the files of DIR.
 
 DIR/rows.jsonl has one JSON row per (system, picture, channel, SNR, draw), written as soon as it is measured.
-DIR/features.bin has the classifier's features of every picture of a headline row, written before the row. Starting the
-same run again computes only what is missing. The work is cut into units of one picture and one family of systems, which
-share encodings (`unit.py`); processes of this machine or of Ray take unit after unit (`workers.py`).
+DIR/features.bin has the classifier's features of every picture of a headline row, written before the row. DIR/pictures
+has the pictures of the report. Starting the same run again computes only what is missing. The work is cut into units of
+one picture and one family of systems, which share encodings (`unit.py`); processes of this machine or of Ray take unit
+after unit (`workers.py`).
 """
 
 import contextlib
@@ -17,15 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, brings
 from ..images import write_png
 from ..metrics.classifier import WIDTH
 from ..metrics.segmenter import load_segmenter
 from .ends import Ends
 from .pictures import Pictures
+from .progress import Tally, remaining_s
 from .systems import family, find_system, missing, semcast_uses
-from .unit import PROTOCOL, Measured, Setting, Unit
-from .workers import here, in_processes, on_ray
+from .unit import PROTOCOL, Setting, Unit
+from .workers import Timed, cluster_cores, here, in_processes, on_ray
 
 ROWS = "rows.jsonl"
 FEATURES = "features.bin"
@@ -65,7 +67,7 @@ def bench(
     Args:
         ray: address of a Ray cluster that does the work instead of processes of this machine ("local" starts one).
         ends: the sender and receiver to use when the work is done in this process.
-        progress: a function of the number of rows done and of the number to do.
+        progress: a function of the seconds left, the number of rows done and the number to do.
     """
     check(systems, setting)
     done = read_rows(out / ROWS)
@@ -73,23 +75,28 @@ def bench(
     units = list(plan(systems, pictures, snrs, draws, setting, {key(row) for row in done}))
     todo = sum(len(chosen) for unit in units for _, _, chosen in unit.jobs)
     total = len(pictures) * len(systems) * len(snrs) * draws
+    for index in range(min(PICTURES, len(pictures))):
+        pixels = pictures.read(index)
+        if not (path := original_path(out, picture_sha256(pixels))).exists():
+            write_png(path, pixels)
     if not todo:
         return total, 0
     given = (unit._replace(pixels=pictures.read(unit.index), truth=pictures.truth(unit.index)) for unit in units)
-    rows: Generator[Measured, None, None]
+    rows: Generator[Timed, None, None]
+    workers = min(workers, len(units))
     if ray:
         rows = on_ray(given, ray)
-    elif workers > 1 and len(units) > 1:
-        rows = in_processes(given, min(workers, len(units)))
+    elif workers > 1:
+        rows = in_processes(given, workers)
     else:
         rows = here(given, setting.device, ends)
-    new, kept = 0, set(read_features(out / FEATURES, repair=True))
+    new, tally, kept = 0, Tally(units), set(read_features(out / FEATURES, repair=True))
     with (
         open(out / ROWS, "a", encoding="utf-8") as file,
         open(out / FEATURES, "ab") as features,
         contextlib.closing(rows),
     ):
-        for row, picture, seen in rows:
+        for (row, picture, seen), place, seconds in rows:
             if picture is not None:
                 write_png(picture_path(out, row), picture)
             for sha256, values in seen.items():
@@ -100,8 +107,10 @@ def bench(
             file.write(json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n")
             file.flush()
             new += 1
+            tally.add(place, row, seconds)
             if progress:
-                progress(new, todo)
+                sharing = min(cluster_cores(), len(units)) if ray else workers
+                progress(remaining_s(tally.left, tally.measured, sharing), new, todo)
     return total, new
 
 
@@ -112,7 +121,7 @@ def check(systems: list[str], setting: Setting) -> None:
     for name in systems:
         system = find_system(name)
         if packages := missing(name):
-            raise InputError(f"{name} needs {' and '.join(packages)}: pip install 'semcast[bench]'")
+            raise InputError(f"{name} needs {' and '.join(packages)}: {brings('bench')}")
         system.ready()
         if system.link != "channel" and setting.channel != "awgn":
             raise InputError(f"{name} is a bound for awgn; leave it out on {setting.channel}")
@@ -160,7 +169,10 @@ def plan(
                     if left := tuple(draw for draw in range(draws) if key_of(*wanted, draw) not in done):
                         jobs.append((system, float(snr_db), left))
             if jobs:
-                yield Unit(pictures.names[index], sha256, uses, tuple(jobs), setting, index < PICTURES, index)
+                shown, megapixels = index < PICTURES, pixels.shape[0] * pixels.shape[1] / 1e6
+                yield Unit(
+                    pictures.names[index], sha256, uses, tuple(jobs), setting, shown, index, megapixels=megapixels
+                )
 
 
 def key_of(
@@ -251,6 +263,15 @@ def count_uses(rule: str, height: int, width: int) -> int:
 def picture_path(out: Path, row: dict) -> Path:
     """The file that keeps the picture a row received. Makes its folder."""
     words = json.dumps([row[name] for name in KEY if name != "draw"])
+    return _pictures(out) / f"{hashlib.sha256(words.encode()).hexdigest()[:20]}.png"
+
+
+def original_path(out: Path, sha256: str) -> Path:
+    """The file that keeps a picture as it was sent, for the report. Makes its folder."""
+    return _pictures(out) / f"original-{sha256[:20]}.png"
+
+
+def _pictures(out: Path) -> Path:
     folder = out / "pictures"
     folder.mkdir(exist_ok=True)
-    return folder / f"{hashlib.sha256(words.encode()).hexdigest()[:20]}.png"
+    return folder

@@ -25,11 +25,19 @@ class Pictures:
         labels: Path | None = None,
         only: Sequence[str] = (),
     ):
-        """limit: use this many pictures, evenly spread over all; only: use the pictures of these names."""
+        """Decode all pictures once; one that cannot be read is named and left out.
+
+        Args:
+            limit: use this many pictures, evenly spread over all.
+            only: use the pictures of these names.
+        """
         self.photos, self.size, self.labels = Photos(list(sources), "val"), size, Labels(labels) if labels else None
         found = [i for i, (name, *_) in enumerate(self.photos.items) if not only or name in only]
         count = len(found)
-        self.chosen = found if limit is None or limit >= count else [found[i * count // limit] for i in range(limit)]
+        wanted = found if limit is None or limit >= count else [found[i * count // limit] for i in range(limit)]
+        self.chosen = [i for i in wanted if self.photos.readable(i)]
+        if wanted and not self.chosen:
+            raise InputError(f"none of the {len(wanted)} pictures can be read")
         self.names = [self.photos.items[i][0] for i in self.chosen]
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ import io
 import json
 import math
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 from ..errors import InputError
 from ..files import write_bytes
 from ..metrics.segmenter import mean_iou
-from .harness import FEATURES, ROWS, picture_path, read_features, read_rows
+from .harness import FEATURES, ROWS, original_path, picture_path, read_features, read_rows
 from .measures import METRICS
 from .summary import (
     ALL,
@@ -40,7 +41,9 @@ from .systems import SYSTEMS, family
 
 SHOWN_SIDE = 320  # the longer side of pictures in the report, in pixels
 DASHES = {"fixed": "2 4", "capacity": "9 4", "finite": "9 4 2 4", "2steps": "9 4", "1step": "2 4"}
-COLOURS = ("#c0392b", "#1f77b4", "#2e8b57", "#8e44ad", "#e08a00", "#5d6d7e", "#008b8b", "#a0522d", "#d6479b")
+COLOURS = (  # of families; each is used once more, darker, when there are many
+    *("#c0392b", "#1f77b4", "#2e8b57", "#8e44ad", "#e08a00", "#5d6d7e", "#00a3a3", "#8b5a2b", "#e0479b", "#7aa21c"),
+)
 
 
 def report(out: Path) -> Path:
@@ -64,12 +67,13 @@ h1{font-size:1.9em;margin-bottom:.2em}h2{margin-top:2em;border-bottom:2px solid 
 table{border-collapse:collapse;font-size:14px;margin:.5em 0 1.5em}\
 th,td{padding:.25em .7em;text-align:right;border-bottom:1px solid #e5e5e5}
 th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #888}tr:hover td{background:#f6f6f0}
-.sheet td{padding:3px;text-align:center;border:0}.sheet img{width:210px;display:block}.note{color:#666;font-size:14px}
+.sheet{display:flex;flex-wrap:wrap;gap:8px 6px}figure{margin:0;width:220px;font-size:13px}figure img{width:220px;display:block}
+.note{color:#666;font-size:14px}
 .plots{display:flex;flex-wrap:wrap;gap:1em}details{margin:1em 0}pre{font-size:13px;white-space:pre-wrap}"""
 
 
 def as_html(rows: list[dict], summary: Summary, out: Path) -> str:
-    text = html.escape
+    text, colour = html.escape, colours({row["system"] for row in rows})
     parts = ["<h1>One honest bench</h1>", f"<p class=note>{text(overview(rows))}</p>"]
     for where in sorted({setting(row) for row in rows}):
         here = [row for row in rows if setting(row) == where]
@@ -81,11 +85,11 @@ def as_html(rows: list[dict], summary: Summary, out: Path) -> str:
                 for s in systems
             }
             if any(mean for points in series.values() for _, mean, *_ in points):
-                parts.append(plot({s: points for s, points in series.items() if points}, metric))
-        parts += ["</div>", legend_note(), time_plots(summary, where, systems), sheet(here, systems, out)]
+                parts.append(plot({s: points for s, points in series.items() if points}, metric, colour))
+        parts += ["</div>", legend_note(), time_plots(summary, where, systems, colour), sheet(here, systems, out)]
         for title, head, lines in tables({key: value for key, value in summary.items() if key[0] == where}):
             parts += [f"<h3>{text(title.removesuffix(where).rstrip('. '))}</h3>", table(head, lines)]
-    parts += rate_plots(rows, summary)
+    parts += rate_plots(rows, summary, colour)
     parts += ["<h2>Systems</h2>", table(["system", "what it is", "version"], about(rows))]
     parts += [
         "<h2>Is the channel what it says?</h2>",
@@ -108,7 +112,7 @@ def as_html(rows: list[dict], summary: Summary, out: Path) -> str:
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 
 
-def time_plots(summary: Summary, where: str, systems: list[str]) -> str:
+def time_plots(summary: Summary, where: str, systems: list[str], colour: Mapping[str, str]) -> str:
     """Plots of quality against time, one per SNR, with a point for each system that has both."""
     parts, metric = [], "lpips" if any(key[3] == "lpips" for key in summary) else "psnr_db"
     for snr in sorted({key[2] for key in summary if key[0] == where}):
@@ -119,16 +123,18 @@ def time_plots(summary: Summary, where: str, systems: list[str]) -> str:
             if len(cost) == len(TIMES) and quality:
                 series[system] = [(max(1.0, sum(cost)), *quality[:3])]
         if len(series) > 1:
-            parts.append(plot(series, metric, f"time of sender and receiver at {snr:g} dB, ms", log=True))
+            parts.append(plot(series, metric, colour, f"time of sender and receiver at {snr:g} dB, ms", log=True))
     if not parts:
         return ""
     text = (
-        "Time: one thread of processor time, medians; a codec's sender searches for the encoding that fills the bytes."
+        "Time: one thread of processor time, medians. A worker's first call of a sender or receiver, which loads its "
+        "networks, is made once more, and only the second counts. A codec's sender searches for the encoding that "
+        "fills the bytes."
     )
     return f"<h3>Time against quality</h3><div class=plots>{''.join(parts)}</div><p class=note>{text}</p>"
 
 
-def rate_plots(rows: list[dict], summary: Summary) -> list[str]:
+def rate_plots(rows: list[dict], summary: Summary, colour: Mapping[str, str]) -> list[str]:
     """Plots of quality against rate, for settings that differ only in their channel uses."""
     rates = defaultdict(lambda: defaultdict(list))  # setting without the uses -> setting -> bandwidth ratio of each row
     for row in rows:
@@ -149,7 +155,7 @@ def rate_plots(rows: list[dict], summary: Summary) -> list[str]:
                 series = {system: sorted(points) for system, points in found.items() if len(points) > 1}
                 across = f"channel uses over numbers of the picture, at {snr:g} dB"
                 if series:
-                    parts.append(plot(series, metric, across, log=True, ratios=True))
+                    parts.append(plot(series, metric, colour, across, log=True, ratios=True))
         parts.append("</div>")
     return parts
 
@@ -157,8 +163,10 @@ def rate_plots(rows: list[dict], summary: Summary) -> list[str]:
 def overview(rows: list[dict]) -> str:
     pictures, draws = len({row["image_sha256"] for row in rows}), len({row["draw"] for row in rows})
     systems = len({row["system"] for row in rows})
+    several = lambda count, word: f"{count} {word}{'s' * (count > 1)}"
+    counted = f"{several(systems, 'system')}, {several(pictures, 'picture')}, {several(draws, 'draw')}"
     return (
-        f"{len(rows)} transmissions: {systems} systems, {pictures} pictures, {draws} draws of the channel. "
+        f"{several(len(rows), 'transmission')}: {counted} of the channel. "
         "Every system gets the same channel uses at the same power; sender and receiver are separate processes that "
         "share only the symbols and the side information counted below. Lost pictures are shown as their mean colour "
         "and stay in the averages. Intervals: 95 %, bootstrap over pictures. PROTOCOL.md says the rest."
@@ -208,30 +216,30 @@ def measured(rows: list[dict]) -> list[list[str]]:
 
 
 def sheet(rows: list[dict], systems: list[str], out: Path) -> str:
-    """The pictures that were kept, as each system received them, at equal uses."""
+    """The pictures that were kept, as each system received them at equal uses, after the original."""
     parts = []
     for sha256 in dict.fromkeys(row["image_sha256"] for row in rows):
         here = {
-            (row["system"], row["snr_db"]): row for row in rows if row["image_sha256"] == sha256 and row["draw"] == 0
+            (row["snr_db"], row["system"]): row for row in rows if row["image_sha256"] == sha256 and row["draw"] == 0
         }
         kept = {key: picture_path(out, row) for key, row in here.items()}
         kept = {key: path for key, path in kept.items() if path.exists()}
-        snrs = sorted({snr for _, snr in kept})
-        if not kept:
-            continue
-        lines = []
-        for system in systems:
-            cells = []
-            for snr in snrs:
-                path = kept.get((system, snr))
-                lost = " lost" if path and here[system, snr]["lost"] else ""
-                name = html.escape(f"{system} at {snr:g} dB")
-                cells.append(f'<td><img alt="{name}" src="{data_uri(path)}">{lost}</td>' if path else "<td>-</td>")
-            lines.append(f"<tr><td>{html.escape(system)}</td>{''.join(cells)}</tr>")
-        head = "<th></th>" + "".join(f"<th>{snr:g} dB</th>" for snr in snrs)
-        parts.append(f"<h3>{html.escape(next(row['image'] for row in here.values()))}</h3>")
-        parts.append(f"<table class=sheet><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>")
+        for snr in sorted({snr for snr, _ in kept}):
+            name = html.escape(next(row["image"] for row in here.values()))
+            sent = original_path(out, sha256)  # missing in folders of earlier versions
+            figures = [figure(sent, "original", "the original")] if sent.exists() else []
+            for system in systems:
+                if (snr, system) in kept:
+                    lost = ", lost" if here[snr, system]["lost"] else ""
+                    figures.append(figure(kept[snr, system], system + lost, f"{system} at {snr:g} dB{lost}"))
+            parts.append(f"<h3>{name}, {snr:g} dB</h3><div class=sheet>{''.join(figures)}</div>")
     return "".join(parts)
+
+
+def figure(path: Path, caption: str, about: str) -> str:
+    """A picture file above its caption; `about` describes it to who cannot see it."""
+    image = f'<img alt="{html.escape(about)}" src="{data_uri(path)}">'
+    return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
 def data_uri(path: Path) -> str:
@@ -246,17 +254,37 @@ def data_uri(path: Path) -> str:
 # Plots
 
 
+def colours(systems: Iterable[str]) -> dict[str, str]:
+    """A colour for each system of a report, the same in all its plots: a hue for a family, paler for each member."""
+    families = defaultdict(list)
+    for name in sorted(set(systems), key=order):
+        families[family(name), name.partition("@")[2]].append(name)
+    found = {}
+    for i, members in enumerate(families.values()):
+        hue = COLOURS[i % len(COLOURS)]
+        base = mixed(hue, 0, 0.4 if i >= len(COLOURS) else 0)
+        found |= {name: mixed(base, 255, 0.5 * j / len(members)) for j, name in enumerate(members)}
+    return found
+
+
+def mixed(colour: str, level: int, share: float) -> str:
+    """ "#rrggbb" with a share of a grey of this level."""
+    return "#" + "".join(f"{round((1 - share) * int(colour[i : i + 2], 16) + share * level):02x}" for i in (1, 3, 5))
+
+
 def plot(
     series: dict[str, list[tuple[float, float, float, float]]],
     metric: str,
+    colour: Mapping[str, str],
     across: str = "Es/N0, dB",
     log=False,
     ratios=False,
 ) -> str:
-    """Draw an SVG with one colour per family and dashes by the kind of link.
+    """Draw an SVG with dashes by the kind of link.
 
     Args:
         series: {system: [(x, mean, low, high)]}.
+        colour: of each system, see `colours`.
         across: what x is.
         log: whether the x axis is logarithmic.
         ratios: whether it has ticks at the values, as 1/n.
@@ -274,7 +302,7 @@ def plot(
     x0, x1 = scale(min(x0, *ticks)), scale(max(x1, *ticks))
     x0, x1 = (x0, x1) if x1 > x0 else (x0 - 1, x1 + 1)
     step = nice(max(y1 - y0, 10.0**-digits) / 5)
-    y0, y1 = math.floor(y0 / step) * step, math.ceil(y1 / step + 1e-9) * step
+    y0, y1 = math.floor(y0 / step) * step, math.ceil(y1 / step - 1e-9) * step
     y1 = y1 if y1 > y0 else y0 + step
     px = lambda x: left + (scale(x) - x0) / (x1 - x0) * (width - left - right)
     py = lambda y: height - bottom - (y - y0) / (y1 - y0) * (height - top - bottom)
@@ -292,19 +320,17 @@ def plot(
     svg.append(
         f'<text x="{(left + width - right) / 2}" y="{height - 6}" text-anchor="middle">{html.escape(across)}</text>'
     )
-    families = list(dict.fromkeys(family(name) + name.partition("@")[2] for name in series))
     for i, (name, points) in enumerate(series.items()):
-        colour = COLOURS[families.index(family(name) + name.partition("@")[2]) % len(COLOURS)]
         dash = DASHES.get(name.split("@")[0].rpartition("-")[2], "none")
         thick = 3 if family(name) == "semcast" else 1.7
-        line = f'stroke="{colour}" stroke-width="{thick}" fill="none" stroke-dasharray="{dash}"'
+        line = f'stroke="{colour[name]}" stroke-width="{thick}" fill="none" stroke-dasharray="{dash}"'
         svg.append(f'<polyline {line} points="{" ".join(f"{px(x):.1f},{py(mean):.1f}" for x, mean, *_ in points)}"/>')
         for x, mean, low, high in points:
             tip = f"{html.escape(name)}, {x:.3g}: {mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
             ends = f'x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{py(low):.1f}" y2="{py(high):.1f}"'
-            svg.append(f'<line {ends} stroke="{colour}" opacity="0.5"/>')
+            svg.append(f'<line {ends} stroke="{colour[name]}" opacity="0.5"/>')
             svg.append(
-                f'<circle cx="{px(x):.1f}" cy="{py(mean):.1f}" r="3" fill="{colour}"><title>{tip}</title></circle>'
+                f'<circle cx="{px(x):.1f}" cy="{py(mean):.1f}" r="3" fill="{colour[name]}"><title>{tip}</title></circle>'
             )
         y = top + 8 + i * min(16, (height - top - bottom) / len(series))
         svg.append(f'<line {line} x1="{width - right + 10}" x2="{width - right + 36}" y1="{y:.1f}" y2="{y:.1f}"/>')

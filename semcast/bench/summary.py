@@ -102,7 +102,7 @@ def segmented(rows: list[dict]) -> Summary:
 
 
 def times(rows: list[dict]) -> Summary:
-    """The median and quartiles of the times. The first row of a network includes its loading, hence no means."""
+    """The median and quartiles of the times. A pause of the machine may be in a row, hence no means."""
     groups = defaultdict(list)
     for row in rows:
         for name in TIMES:

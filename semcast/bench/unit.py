@@ -58,6 +58,7 @@ class Unit(NamedTuple):
     index: int  # the picture's index in the data
     pixels: np.ndarray = NOT_READ  # uint8 [H, W, 3]; read when the unit is handed out
     truth: np.ndarray | None = None  # uint8 [H, W], the classes of its pixels, if there are labels
+    megapixels: float = 0.0
 
 
 Measured = tuple[dict, np.ndarray | None, dict[str, np.ndarray]]  # row, picture to keep, features by SHA-256

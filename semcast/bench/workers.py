@@ -1,4 +1,8 @@
-"""Where the work is done: in this process, in processes of this machine, or on a Ray cluster. Units in, rows out."""
+"""Where the work is done: in this process, in processes of this machine, or on a Ray cluster.
+
+Units in; out come rows, each with the place of its unit in the plan and the seconds that it took, or None in place of
+seconds if they include the warm-up of a system.
+"""
 
 import contextlib
 import functools
@@ -6,6 +10,7 @@ import multiprocessing
 import os
 import socket
 import threading
+import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,35 +19,39 @@ from multiprocessing import connection
 import torch
 
 from ..cascade.device import keep_freed_memory
-from ..errors import InputError
+from ..errors import InputError, brings
 from .ends import Ends
 from .unit import Measured, Unit, measure_unit
 
+Timed = tuple[Measured, int, float | None]  # a row with its picture and features, its unit's place, seconds
 
-def here(units: Iterator[Unit], device: str, ends: Ends | None) -> Generator[Measured, None, None]:
+
+def here(units: Iterator[Unit], device: str, ends: Ends | None) -> Generator[Timed, None, None]:
     threads = torch.get_num_threads()
     with contextlib.nullcontext(ends) if ends else Ends(device) as ends:
         try:
             torch.set_num_threads(1)
-            for unit in units:
-                yield from measure_unit(unit, ends)
+            for place, unit in enumerate(units):
+                for measured, seconds in timed(unit, ends):
+                    yield measured, place, seconds
         finally:
             torch.set_num_threads(threads)
 
 
-def in_processes(units: Iterator[Unit], workers: int) -> Generator[Measured, None, None]:
+def in_processes(units: Iterator[Unit], workers: int) -> Generator[Timed, None, None]:
     """Measure in processes. Units are read when they are handed out, so that few pictures are in memory at a time."""
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent)
     try:
-        pending = set()
+        numbered, places = enumerate(units), {}  # places of the units that are not done
         while True:
-            while len(pending) < 2 * workers and (unit := next(units, None)) is not None:
-                pending.add(pool.submit(in_worker, unit))
-            if not pending:
+            while len(places) < 2 * workers and (item := next(numbered, None)) is not None:
+                places[pool.submit(in_worker, item[1])] = item[0]
+            if not places:
                 return
-            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield from future.result()
+            for future in wait(places, return_when=FIRST_COMPLETED).done:
+                place = places.pop(future)
+                for measured, seconds in future.result():
+                    yield measured, place, seconds
     except BrokenProcessPool:
         raise InputError(
             "a worker process was killed, perhaps for want of memory; "
@@ -63,13 +72,13 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def on_ray(units: Iterator[Unit], address: str) -> Generator[Measured, None, None]:
+def on_ray(units: Iterator[Unit], address: str) -> Generator[Timed, None, None]:
     """Measure on a cluster, each of whose machines needs semcast, and the LPIPS folder at the same path."""
     try:
         import ray
         from ray.exceptions import RayError, RayTaskError
     except ImportError as error:
-        raise InputError(f"--ray needs Ray ({error}): pip install 'semcast[ray]'") from None
+        raise InputError(f"--ray needs Ray ({error}): {brings('ray')}") from None
     try:
         if ":" in address and "://" not in address:  # Ray itself would keep trying for minutes
             host, port = address.rsplit(":", 1)
@@ -78,15 +87,16 @@ def on_ray(units: Iterator[Unit], address: str) -> Generator[Measured, None, Non
     except Exception as error:  # ConnectionError, ValueError, RuntimeError ...
         raise InputError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from None
     try:
-        work, pending = ray.remote(num_cpus=1)(in_worker), []
-        limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        work, numbered, places = ray.remote(num_cpus=1)(in_worker), enumerate(units), {}
         while True:
-            while len(pending) < limit and (unit := next(units, None)) is not None:
-                pending.append(work.remote(unit))
-            if not pending:
+            while len(places) < 2 * cluster_cores() and (item := next(numbered, None)) is not None:
+                places[work.remote(item[1])] = item[0]
+            if not places:
                 return
-            (finished, *_), pending = ray.wait(pending)
-            yield from ray.get(finished)
+            (finished, *_), _ = ray.wait(list(places))
+            place = places.pop(finished)
+            for measured, seconds in ray.get(finished):
+                yield measured, place, seconds
     except RayError as error:
         if isinstance(error, RayTaskError) and isinstance(error.cause, InputError):
             raise error.cause from None
@@ -97,10 +107,25 @@ def on_ray(units: Iterator[Unit], address: str) -> Generator[Measured, None, Non
         ray.shutdown()
 
 
-def in_worker(unit: Unit) -> list[Measured]:
+def cluster_cores() -> int:
+    """The number of cores of the Ray cluster that this process has joined."""
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def in_worker(unit: Unit) -> list[tuple[Measured, float | None]]:
     torch.set_num_threads(1)
     keep_freed_memory()
-    return list(measure_unit(unit, _own_ends(unit.setting.device)))
+    return list(timed(unit, _own_ends(unit.setting.device)))
+
+
+def timed(unit: Unit, ends: Ends) -> Iterator[tuple[Measured, float | None]]:
+    """The rows of a unit, each with the seconds since the one before."""
+    start, warm = time.monotonic(), len(ends.warm)
+    for measured in measure_unit(unit, ends):
+        yield measured, time.monotonic() - start if len(ends.warm) == warm else None
+        start, warm = time.monotonic(), len(ends.warm)
 
 
 @functools.cache

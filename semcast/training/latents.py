@@ -37,7 +37,7 @@ def fill(
         "encoder": fingerprint(arrays(cascade.encoder)),
         "stage_a": fingerprint(arrays(cascade.stage_a)),
         "scale_factor": cascade.config.stage_a.scale_factor,
-        "pictures": hashlib.sha256(names.encode()).hexdigest(),
+        "pictures": hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest(),
         "crop": config.crop,
         "factor": config.factor_min,
         "seed": config.seed,

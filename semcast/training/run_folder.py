@@ -3,7 +3,8 @@
     config.json    settings, model, command, number of pictures
     log.jsonl      one row per step; tensorboard/ holds the same if tensorboard is installed
     samples/       pictures received with the model at that step
-    last/          the checkpoint to resume from: state.json and the tensors of `State`
+    last/          the checkpoint to resume from: state.json, which also tells its data from others, and the tensors of
+                   `State`
     model/         the trained model
 
 If the process is killed, config.json, last/ and the files of model/ stay intact; the log may end in a torn line.
@@ -13,7 +14,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -45,6 +46,7 @@ class State:
     buckets: Tensor  # [BUCKETS], for `config.adaptive_weight`
     frozen: dict[str, str]  # fingerprints of the networks that are not trained
     critic: Critic | None = None  # for adversarial training
+    data: dict[str, int | str] = field(default_factory=dict)  # fingerprint of the pictures
 
     @property
     def learning(self) -> tuple[str, ...]:
@@ -95,7 +97,7 @@ def save(folder: Path, state: State, done: int) -> None:
     save_tensors(learnt, partial / "network.safetensors")
     save_tensors(state.ema, partial / "ema.safetensors")
     save_tensors(moments | {"buckets": state.buckets}, partial / "optimiser.safetensors")
-    record = {"step": done, "config": asdict(state.config), "frozen": state.frozen}
+    record = {"step": done, "config": asdict(state.config), "frozen": state.frozen, "data": state.data}
     write_text(partial / "state.json", json.dumps(record) + "\n")
     shutil.rmtree(old, ignore_errors=True)
     if last.exists():
@@ -104,14 +106,15 @@ def save(folder: Path, state: State, done: int) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load(folder: Path, state: State) -> int:
+def load(folder: Path, state: State, other_data: bool = False) -> int:
     """Fill `state` from the checkpoint and return the number of steps done.
 
     Raises:
-        InputError: the checkpoint has other settings or another model, or is damaged.
+        InputError: the checkpoint has other settings or another model, is damaged, or has other data and `other_data`
+            is False.
     """
     try:
-        return fill(folder, state)
+        return fill(folder, state, other_data)
     except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
@@ -119,7 +122,7 @@ def load(folder: Path, state: State) -> int:
         ) from None
 
 
-def fill(folder: Path, state: State) -> int:
+def fill(folder: Path, state: State, other_data: bool) -> int:
     """As `load`; a damaged checkpoint raises some other exception."""
     last = folder / "last"
     record = json.loads((last / "state.json").read_text())
@@ -127,6 +130,9 @@ def fill(folder: Path, state: State) -> int:
         raise InputError(f"{folder} was run with other settings ({', '.join(changed)}); resume with the same ones")
     if changed := [name for name, value in state.frozen.items() if record["frozen"].get(name) != value]:
         raise InputError(f"{folder} was run with another {' and '.join(changed)}; resume with the same --init")
+    held = record.get("data")  # missing in older checkpoints
+    if held and not other_data and (change := changed_data(held, state.data)):
+        raise InputError(f"{folder} was run with other data ({change}); resume with the same, or give --other-data")
     learnt = load_tensors(last / "network.safetensors")
     means, moments = load_tensors(last / "ema.safetensors"), load_tensors(last / "optimiser.safetensors")
     moved = {k.split("|")[0] for k in moments} - {"buckets"}
@@ -152,6 +158,18 @@ def fill(folder: Path, state: State) -> int:
             k: v.item() if v.ndim == 0 and not v.is_floating_point() else v for k, v in found.items()
         }
     return record["step"]
+
+
+def changed_data(before: dict, now: dict) -> str:
+    """How the fingerprint of a run's pictures has changed, in words; empty if it has not."""
+    if more := now["pictures"] - before["pictures"]:
+        return f"now {abs(more)} picture{'s' * (abs(more) > 1)} {'more' if more > 0 else 'fewer'}"
+    changes = {
+        "names": "now as many pictures of other names",
+        "sizes": "now the same names, but files of other sizes",
+        "weights": "now other weights of the sources",
+    }
+    return next((words for part, words in changes.items() if now[part] != before[part]), "")
 
 
 def begin(folder: Path, state: State, start: int, command: str, pictures: int) -> None:

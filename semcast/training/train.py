@@ -7,10 +7,12 @@
     fewstep       Stage B on its own samples: the sampler runs to a random step, which is then trained
     denoise       Stage B on noisy conditions, by the squared error of its output: the fine-tuning of the paper
 
-The data of a step depend only on (seed, step). On a CPU, a run that was interrupted and resumed therefore has the same
-losses as an uninterrupted one; some of torch's GPU kernels are not deterministic. In the phase `denoise` the losses are
-also the same if several processes share each batch; other phases have terms over a whole share, such as batch
-statistics. config.py has the settings, run_folder.py the files of a run, and processes.py the sharing of batches.
+The data of a step depend only on (seed, step), and data.py says which picture takes the place of one that cannot be
+read. On a CPU, a run that was interrupted and resumed therefore has the same losses as an uninterrupted one; some of
+torch's GPU kernels are not deterministic. In the phase `denoise` the losses are also the same if several processes
+share each batch; other phases have terms over a whole share, such as batch statistics.
+
+config.py has the settings, run_folder.py the files of a run, and processes.py the sharing of batches.
 """
 
 import math
@@ -37,7 +39,7 @@ from ..metrics.lpips import LPIPS
 from . import latents, run_folder
 from .config import PHASES, TERMS, TrainConfig
 from .critic import Critic
-from .data import Photos, Prefetcher, step_generator
+from .data import Photos, Prefetcher, decoding, step_generator
 from .losses import BUCKETS, LOSSES, Batch, Step, bf16, linear_basis, update_buckets
 from .processes import gather, shares, start_processes, wait_for_all
 from .run_folder import State
@@ -73,6 +75,7 @@ def train(
     command: str = "",
     cache: Path | None = None,
     progress: bool = True,
+    other_data: bool = False,
 ) -> Path:
     """Run or resume one phase. Returns the folder of the trained model (EMA weights), `folder`/model.
 
@@ -82,16 +85,18 @@ def train(
         lpips: LPIPS-VGG, for the phases that use it.
         command: the command line, for config.json.
         cache: folder for the latents of fixed crops, see latents.py; only for the phase "denoise".
+        other_data: whether a run may be resumed with other pictures than it had.
 
     Raises:
-        InputError: the folder already holds a run and `resume` is False, or the loss is not finite.
+        InputError: the folder already holds a run and `resume` is False, the pictures are others or cannot be read, or
+            the loss is not finite.
     """
     if cache is not None and not PHASES[config.phase].cacheable:
         raise InputError(f"a cache of latents serves the phase denoise, not {config.phase}")
     rank, processes = start_processes(device)
     rows = shares(config, rank, processes)
     run = Run(config, photos, Path(folder), lpips, device, cache, progress, rows, processes, writes=rank == 0)
-    state, start = prepare(run, cascade, resume, command)
+    state, start = prepare(run, cascade, resume, command, other_data)
     run_steps(run, state, start)
     if run.writes:
         model = trained(state)
@@ -102,14 +107,20 @@ def train(
     return run.folder / "model"
 
 
-def prepare(run: Run, cascade: Cascade, resume: bool, command: str) -> tuple[State, int]:
-    """Set up the folder, the state and the cache of a run. Returns the state and the step to start with."""
+def prepare(run: Run, cascade: Cascade, resume: bool, command: str, other_data: bool) -> tuple[State, int]:
+    """Check the pictures, set up the folder, the state and the cache of a run.
+
+    Returns:
+        The state and the step to start with.
+    """
+    run.photos.check_heads()
     if run.writes:
         run_folder.repair(run.folder)
     wait_for_all(run.processes)
     resumes = run_folder.claim(run.folder, resume)
     state = make_state(cascade, run.config, run.device)
-    start = run_folder.load(run.folder, state) if resumes else 0
+    state.data = run.photos.fingerprint()
+    start = run_folder.load(run.folder, state, other_data) if resumes else 0
     if run.writes:
         run_folder.begin(run.folder, state, start, command, len(run.photos))
     if run.lpips is not None:
@@ -130,9 +141,11 @@ def run_steps(run: Run, state: State, start: int) -> None:
     logging = run_folder.open_log(run.folder, start) if run.writes else nullcontext(lambda row: None)
     hidden = not (run.progress and run.writes)
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, disable=hidden, desc=config.phase)
-    with tuned(state.cascade.stage_b, config), logging as log, closing(batches):
+    checked = decoding(photos) if run.writes and run.cache is None else nullcontext(lambda wait: None)
+    with tuned(state.cascade.stage_b, config), logging as log, closing(batches), checked as look:
         began = time.monotonic()
         for step in bar:
+            look(False)
             asked = time.monotonic()
             parts = batches(step)
             waited = time.monotonic() - asked
@@ -143,6 +156,7 @@ def run_steps(run: Run, state: State, start: int) -> None:
             bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
             if run.writes:
                 save_progress(run, state, step + 1, preview)
+        look(photos.strict)
 
 
 def take_step(
@@ -300,7 +314,10 @@ def clip_gradients(state: State) -> Tensor:
 def check_finite(norm: Tensor, photos: Photos, config: TrainConfig, step: int) -> None:
     """Refuse a gradient that is not finite; the message names the pictures of the step."""
     if not torch.isfinite(norm):
-        names = {photos.items[i][0] for i in photos.picks(config.batch, step_generator(config.seed, step, BATCH))}
+        names = {
+            photos.items[photos.shown(i)][0]
+            for i in photos.picks(config.batch, step_generator(config.seed, step, BATCH))
+        }
         raise InputError(
             f"the loss or its gradient is not finite at step {step} (seed {config.seed}); lower lr, or look at its "
             f"pictures: {', '.join(sorted(names))}"
