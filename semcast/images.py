@@ -72,7 +72,7 @@ def as_planes(array: np.ndarray) -> np.ndarray:
             f"an array of shape {list(array.shape)} is not one picture: [H, W, 3], [3, H, W], [1, 3, H, W], [H, W]{hint}"
         )
     planes = np.moveaxis(planes, -1, 0) if last else planes
-    return np.broadcast_to(planes, (1, 3, *planes.shape[1:]))
+    return (planes if len(planes) == 3 else np.repeat(planes, 3, axis=0))[None]
 
 
 def as_floats(array: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Shared by all tests: a tiny random model, random pictures, random LPIPS weights, the command line as a function."""
 
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from semcast.cascade.checkpoint import save_model
 from semcast.cascade.config import EncoderConfig, ModelConfig, StageAConfig, small_config
 from semcast.cascade.model import Cascade
+from semcast.formats.kinds import say_once
 from semcast.metrics.lpips import LPIPS
 
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # these processes share the cores, and so do those that tests start
@@ -90,6 +92,17 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 def no_fetched_models(tmp_path_factory, monkeypatch):
     """Models that the user has fetched must not change any test."""
     monkeypatch.setenv("SEMCAST_HOME", str(tmp_path_factory.getbasetemp() / "no-home"))
+
+
+@pytest.fixture(autouse=True)
+def fresh_notices():
+    """What the command line does to the log, and what was said once already, must not reach the next test."""
+    say_once.cache_clear()
+    yield
+    log = logging.getLogger("semcast")
+    log.handlers.clear()
+    log.propagate = True
+    log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

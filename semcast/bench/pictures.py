@@ -58,7 +58,7 @@ class SmokePictures(Pictures):
     """Two crops of the bundled photo."""
 
     def __init__(self):
-        self.names = ["astronaut, face", "astronaut, shuttle"]
+        self.names = ["astronaut, suit", "astronaut, shuttle"]
         self.size = 256
 
     def read(self, index: int) -> np.ndarray:

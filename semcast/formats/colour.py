@@ -6,12 +6,12 @@ BT.2100 (PQ, HLG), ITU-R BT.2408 (203 cd/m2 as white), IEC 61966-2-1 (sRGB).
 
 import io
 from collections.abc import Callable
-from logging import getLogger
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
 
+from .kinds import say_once
 from .metadata import Cicp
 
 Primaries = tuple[float, ...]  # x and y of white, red, green, blue: as in PNG's cHRM
@@ -89,7 +89,7 @@ def from_icc(image: Image.Image, profile: bytes) -> Image.Image:
         if image.mode == "CMYK" or changes(transform, image.mode):
             return ImageCms.applyTransform(image, transform) or image
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-        getLogger("semcast").warning("a colour profile is left out of account: %s", error)
+        say_once(f"a colour profile is left out of account: {error}")
     return image.convert("RGB")
 
 
@@ -123,7 +123,7 @@ def from_cicp(image: Image.Image, numbers: Cicp, name: str) -> Image.Image:
         return image
     if numbers[1] in (PQ, HLG):
         kind = "PQ" if numbers[1] == PQ else "HLG"
-        getLogger("semcast").warning("%s is HDR (%s); its highlights are compressed into a screen's range", name, kind)
+        say_once(f"{name} is HDR ({kind}); its highlights are compressed into a screen's range")
     return convert(image, primaries, curve, "pq" if numbers[1] == PQ else "hlg" if numbers[1] == HLG else "")
 
 

@@ -6,7 +6,6 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator
-from logging import getLogger
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -14,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import InputError
 from ..header import SIDE_MAX, SIDE_MIN
 from . import colour, tiff
-from .kinds import DNG_VERSION, RAW, is_heif, named
+from .kinds import DNG_VERSION, RAW, is_heif, named, say_once
 from .metadata import PNG, Cicp, cicp, tidy
 
 SUFFIXES = {
@@ -140,7 +139,7 @@ def load(image: Image.Image, name: str) -> Image.Image:
             image = image.reduce(ratio)
             image.info = info
             image.getexif()[ORIENTATION] = exif
-        getLogger("semcast").warning("%s is %dx%d pixels; read at %dx%d", name, *size, *image.size)
+        say_once("{} is {}x{} pixels; read at {}x{}".format(name, *size, *image.size))
     return image
 
 

@@ -1,6 +1,8 @@
 """Files that people take for pictures and that are not read: each is named, with what to do about it."""
 
 import re
+from functools import lru_cache
+from logging import getLogger
 from pathlib import Path
 
 RAW_SUFFIXES = {".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".x3f", ".3fr"}
@@ -44,3 +46,9 @@ def named(data: bytes, name: str) -> str | None:
 def is_heif(data: bytes) -> bool:
     """Whether it is HEIC, as telephones write it, rather than AVIF, whose boxes are the same."""
     return HEIF.match(data) is not None and data[8:12] not in (b"avif", b"avis") and b"avif" not in data[16:64]
+
+
+@lru_cache(1024)
+def say_once(message: str) -> None:
+    """A notice, once in a process: training reads a picture again and again."""
+    getLogger("semcast").warning("%s", message)
