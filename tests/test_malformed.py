@@ -235,6 +235,17 @@ CASES = [  # command line, what the answer must contain
     (f"send good.png {SEND} --device meta", "device 'meta' cannot be used: "),
     (f"send good.png {SEND} --device cuda:77", "device 'cuda:77' cannot be used: "),
     (f"receive y.sem {RECEIVE} --dtype int8", "argument --dtype: invalid choice: 'int8'"),
+    (f"run good.png {RUN} --lpips gone", "--lpips names a folder of weights, and gone is none"),
+    ("compare good.png same.png --lpips good.png", "--lpips names a folder of weights, and good.png is none"),
+    ("compare good.png gone.png", "cannot read gone.png: No such file or directory"),
+    ("info good.png", "good.png is not a semcast frame"),
+    ("info gone.sem", "cannot read gone.sem: No such file or directory"),
+    ("completion fish", "argument shell: invalid choice: 'fish'"),
+    (f"run good.png {RUN} --snr ten", "argument --snr: 'ten' is not a number"),
+    ("run good.png --snr 5 --model tiny -o new.tif", "cannot write new.tif: pictures are written as .avif, .jpeg, "),
+    ("run good.png --snr 5 --model tiny -o gone/new.png", "cannot write gone/new.png: the folder gone does not exist"),
+    ("run nothing --snr 5 --model tiny --out new", "no pictures in nothing"),
+    ("send ftp://x/a.png -o new.sem", "is an address; semcast reads files"),
     # models
     *(
         (f"send good.png -o new.sem --model {n}", f"no model '{n}': it is neither a folder nor one of small, ")
@@ -272,7 +283,7 @@ CASES = [  # command line, what the answer must contain
     ),
     (f"{TRAIN} gone", "no pictures at gone: it is neither a folder nor a tar file nor a picture"),
     (f"{TRAIN} nothing", "no pictures in nothing (.apng, .avif, "),
-    (f"{TRAIN} dangling", "dangling/x.png: No such file or directory"),
+    (f"{TRAIN} dangling --strict", "dangling/x.png: No such file or directory"),
     (f"{TRAIN} text.tar", "cannot read text.tar: "),
     (f"{TRAIN} packed.tar", "(compressed tar files: unpack them first)"),
     (f"{TRAIN} good.png --set speed=9", "--set speed=9: write NAME=VALUE with a name out of phase, steps, lr, "),

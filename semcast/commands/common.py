@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..cascade.models import find_model
 from ..channels.catalogue import find_channel
-from ..errors import missing, require
+from ..errors import InputError, missing, require
 from ..files import STDIO
 
 if TYPE_CHECKING:
@@ -46,16 +46,21 @@ def load_link(args) -> "Link":
     return Link(engine, name, getattr(args, "mode", "analog"), **options)
 
 
+def check_metrics(args) -> None:
+    """What asking for LPIPS needs, before any work."""
+    if args.lpips or getattr(args, "fetch_metrics", False):
+        require("LPIPS", "torch", "torchvision")
+    if args.lpips and not args.lpips.is_dir():
+        raise InputError(f"--lpips names a folder of weights, and {args.lpips} is none")
+
+
 def load_metrics(folder: Path | None, fetch: bool = False) -> dict:
     """The LPIPS networks whose weights are here, by name; a line on stderr says why they are not."""
     from ..metrics.measure import NO_LPIPS, has_lpips
 
     if missing("torch", "torchvision") or not (folder or fetch or has_lpips()):
-        if folder or fetch:
-            require("LPIPS", "torch", "torchvision")
         notice("%s", NO_LPIPS)
         return {}
-    from ..errors import InputError
     from ..metrics.lpips import load_lpips
 
     lpips, lacking = {}, []

@@ -98,6 +98,7 @@ def train(args) -> None:
     device = own_device(args.device)
     keep_freed_memory()
     photos = Photos(args.data, strict=args.strict)
+    photos.check_heads()  # before the networks are loaded
     cascade = new_cascade(small_config(), config.seed) if args.init == "new" else load_torch(start, dtype="float32")
     command = f"semcast train --preset {args.preset} --init {args.init} " + " ".join(f"--set {s}" for s in args.set)
     lpips = load_lpips("vgg", args.lpips) if phase.needs_lpips else None

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import InputError, Lost
 from ..files import STDIO, check_file, check_output, check_suffix, find_pictures, make_folder
 from ..header import SEED_MAX, SIDE_BITS, bandwidth_ratio, check_sides, round_factor
-from .common import check_link, hint_at_size, load_link, load_metrics, notice, program, progress_bar, stem_of
+from .common import (
+    check_link,
+    check_metrics,
+    hint_at_size,
+    load_link,
+    load_metrics,
+    notice,
+    program,
+    progress_bar,
+    stem_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +55,7 @@ def demo(args) -> None:
 def run(args) -> None:
     jobs = plan(args)
     check_link(args)
+    check_metrics(args)
     from ..images import read_image
 
     read = lru_cache(maxsize=1)(lambda path: read_named(path, read_image))  # once for all its SNRs

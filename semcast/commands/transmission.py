@@ -7,7 +7,7 @@ from ..channels.catalogue import find_channel
 from ..errors import InputError, Lost
 from ..files import STDIO, check_file, check_output, check_suffix
 from ..header import SIDE_BITS, bandwidth_ratio
-from .common import check_link, hint_at_size, load_link, load_metrics, progress_bar
+from .common import check_link, check_metrics, hint_at_size, load_link, load_metrics, progress_bar
 
 
 def send(args) -> None:
@@ -102,6 +102,7 @@ def info(args) -> None:
 def compare(args) -> None:
     for path in (args.original, args.other):
         check_file(path, "picture")
+    check_metrics(args)
     from ..images import read_image
     from ..metrics.measure import measure
 

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import check_file, find_pictures, is_leftover
+from ..formats.kinds import say_once
 from ..images import MAX_FILE_BYTES, SUFFIXES, decode
 from ..randomness import seeded
 from .processes import writes
@@ -148,7 +149,7 @@ class Photos:
         self.shown(0)  # raises if none is left
         left = len(self) - len(self.unreadable)
         if left < len(self) / 2 and writes():
-            getLogger("semcast").warning("only %d of %d pictures can be read", left, len(self))
+            say_once(f"only {left} of {len(self)} pictures can be read")
 
     def _skip(self, index: int, error: InputError) -> None:
         if self.strict:
