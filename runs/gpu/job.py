@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from nets import Critic, Features
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 BEGAN = time.time()
@@ -106,8 +107,6 @@ def loader(pictures, weights, size, batch, seed, workers, pin):
 
 def build(args):
     """The start: `init`, if wanted with more blocks on the way up of Stage B, or with another Stage A of its own shape."""
-    from safetensors.torch import load_file
-
     from semcast.cascade.checkpoint import load_cascade
     from semcast.cascade.model import Cascade
 
@@ -335,6 +334,7 @@ def main():
         ("nets", str, ""),
         ("init", str, ""),
         ("stage_a", str, ""),
+        ("critic", str, ""),
         ("out", str, "out"),
         ("device", str, "cuda"),
         ("dtype", str, "bfloat16"),
@@ -425,6 +425,8 @@ def main():
     features = Features(args.nets, device, dtype)
     torch.manual_seed(args.seed + 1)
     critic = Critic().to(device)
+    if args.critic:
+        critic.load_state_dict(load_file(args.critic))
     critic_opt = torch.optim.AdamW(critic.parameters(), lr=args.critic_lr, betas=(0.5, 0.99), weight_decay=0.0)
     ratio = None
     rng = random.Random(args.seed)
@@ -456,6 +458,7 @@ def main():
     def save():
         from semcast.cascade.checkpoint import save_model
 
+        save_file({k: v.cpu() for k, v in critic.state_dict().items()}, f"{args.out}/critic.safetensors")
         best.load_state_dict({**best.state_dict(), **flat.averages()})
         with tempfile.TemporaryDirectory() as scratch:
             save_model(best, Path(scratch, "job_model"), torch.bfloat16)
