@@ -53,13 +53,13 @@ def decode(file: io.BytesIO, name: str) -> np.ndarray:
         warnings.simplefilter("ignore")
         try:
             return np.asarray(read(data, name))
-        except InputError:
+        except (InputError, MemoryError):
             raise
         except Image.DecompressionBombError:
             raise InputError(f"{name} is far too large; more than {MAX_PIXELS} pixels are not decoded") from None
         except UnidentifiedImageError:
             raise InputError(f"{name}: not a picture that can be read") from None
-        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, MemoryError ...
+        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ...
             raise InputError(f"{name}: damaged ({error})") from None
 
 
@@ -114,7 +114,8 @@ def open_heif(data: bytes, name: str) -> Image.Image:
     image = heif.to_pillow()
     if found := heif.info.get("nclx_profile"):
         image.info["cicp"] = found["color_primaries"], found["transfer_characteristics"]
-    image.info.pop("exif", None)
+    for told in ("exif", "xmp"):  # how to turn it
+        image.info.pop(told, None)
     return image
 
 
