@@ -41,9 +41,8 @@ from .systems import SYSTEMS, family
 
 SHOWN_SIDE = 320  # the longer side of pictures in the report, in pixels
 DASHES = {"fixed": "2 4", "capacity": "9 4", "finite": "9 4 2 4", "2steps": "9 4", "1step": "2 4"}
-COLOURS = (  # of families; each is used once more, darker, when there are many
-    *("#c0392b", "#1f77b4", "#2e8b57", "#8e44ad", "#e08a00", "#5d6d7e", "#00a3a3", "#8b5a2b", "#e0479b", "#7aa21c"),
-)
+# Of families; each is used once more, darker, when there are many.
+COLOURS = "#c0392b #1f77b4 #2e8b57 #8e44ad #e08a00 #5d6d7e #00a3a3 #8b5a2b #e0479b #7aa21c".split()
 
 
 def report(out: Path) -> Path:

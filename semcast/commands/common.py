@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..link import Link
 
 notice = getLogger("semcast").warning  # a line on stderr, unless --quiet is given
-FEW_USES = 64
+FEW_USES = 64  # channel uses below which a user is told that next to nothing is sent
 
 
 def program() -> str:

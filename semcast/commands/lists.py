@@ -71,10 +71,12 @@ def fetch(args) -> None:
 def export(args) -> None:
     source = find_model(args.name).folder
     assert source is not None  # `find_model` refuses a model that has not been fetched
-    for name in ("encoder", "stage_b_map", "stage_b_step", "stage_a_decoder"):
+    from ..cascade.export import export as export_model
+    from ..cascade.onnx_engine import GRAPHS
+
+    for name in GRAPHS:
         if args.out.is_dir():
             check_output(args.out / f"{name}.onnx", force=args.force)
-    from ..cascade.export import export as export_model
 
     export_model(source, args.out, say=lambda line: print(line, flush=True))
 
