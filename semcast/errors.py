@@ -48,7 +48,7 @@ def require(what: str, *packages: str) -> None:
         extras = ",".join(sorted({EXTRAS[package] for package in lacking if package in EXTRAS}))
         others = " ".join(package for package in lacking if package not in EXTRAS)
         how = f"{brings(extras)} {others}".strip() if extras else f"pip install {others}"
-        hint = f" (without an NVIDIA GPU, {CPU_TORCH} first saves 5 GB)" if "torch" in lacking else ""
+        hint = f" (without an NVIDIA GPU, {CPU_TORCH} first brings a far smaller torch)" if "torch" in lacking else ""
         raise InputError(f"{what} needs {' and '.join(lacking)}: {how}{hint}")
 
 
