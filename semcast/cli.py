@@ -9,7 +9,7 @@ from pathlib import Path
 from . import __version__
 from .cascade.config import ENGINES
 from .errors import InputError, Lost
-from .header import SEED_MAX
+from .header import BASE, RUNGS, SEED_MAX
 from .process import prepare
 from .training.config import PRESETS
 
@@ -109,6 +109,7 @@ def build_parser() -> Parser:
     where.add_argument("-o", "--output", type=Path, metavar="FILE", help="one picture's result, or - for stdout")
     p.add_argument("--json", action="store_true", help="one JSON object a line, as always where stdout is no terminal")
     add_force(p)
+    add_rate(p)
     add_model(p)
     add_factor(p)
     add_steps(p)
@@ -123,11 +124,15 @@ def build_parser() -> Parser:
     add_force(p)
     add_mode(p)
     p.add_argument(
-        "--snr", type=snr, metavar="DB", help="digital: the packet fills what a channel of this SNR carries; or"
+        "--snr",
+        type=snr,
+        metavar="DB",
+        help="of the channel: what a packet fills in digital mode, or what --quality holds for",
     )
     p.add_argument(
         "--bytes", type=size, metavar="N", help="digital: the packet has N bytes at most, 16 to 2048, for no channel"
     )
+    add_rate(p)
     add_model(p)
     add_factor(p)
     p.set_defaults(run="transmission.send")
@@ -368,6 +373,31 @@ def add_factor(p: Parser) -> None:
     )
 
 
+def add_rate(p: argparse.ArgumentParser) -> None:
+    group = p.add_mutually_exclusive_group()
+    group.add_argument(
+        "--rungs",
+        type=span,
+        metavar="A-B",
+        help=f"which of the {RUNGS} rungs to send: 1-{BASE[1]} is the base, the default; those above refine it",
+    )
+    group.add_argument("--uses", type=uses, metavar="N", help="as many rungs as N channel uses carry")
+    group.add_argument(
+        "--quality",
+        type=quality,
+        metavar="Q",
+        help="as few rungs as give this MS-SSIM, 0 to 1, at the SNR: it is tried",
+    )
+
+
+def span(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,2})(?:-(\d{1,2}))?", text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= first <= last <= RUNGS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no run of rungs, like 1-{RUNGS} or 9-16")
+    return first, last
+
+
 def add_steps(p: Parser) -> None:
     p.add_argument("--steps", type=steps, metavar="N", help="diffusion steps, 1 to 1000; default: the model's")
 
@@ -387,4 +417,5 @@ def number(kind, low, high):
 
 snr, factor = number(float, -30, 60), number(float, 0.5, 1)
 steps, seed, size = number(int, 1, 1000), number(int, 0, SEED_MAX), number(int, 16, 2048)
+uses, quality = number(int, 1, 10**9), number(float, 0, 1)
 side, count = number(int, 64, 8192), number(int, 1, 100_000)

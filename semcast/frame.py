@@ -1,7 +1,7 @@
 """The file of one transmission: header and waveform samples, before or after a channel.
 
 It holds complex samples as an antenna sends or receives them, so it is larger than a compressed picture. The layout is
-little-endian (PROTOCOL.md): a fixed start with the 12 bytes of the header and its own CRC-32, then x or y as complex64,
+little-endian (PROTOCOL.md): a fixed start with the bytes of the header and its own CRC-32, then x or y as complex64,
 and after a channel also h (complex64) and noise_var (float32), each with one value in all or one per symbol. The file
 of a digital transmission that has not passed a channel holds the bytes of its packet instead.
 
@@ -18,16 +18,34 @@ from .channels.base import Received, ones
 from .channels.combining import check, combine
 from .errors import InputError
 from .files import read_bytes, write_bytes
-from .header import HEADER_BYTES, SIDE_MAX, VERSION, Header, pack, refuse_impossible, stamp, unpack
+from .header import (
+    BASE,
+    FACTOR_MAX,
+    HEADER_BYTES,
+    LADDER_BYTES,
+    LADDER_VERSION,
+    LAYER_RUNGS,
+    SIDE_MAX,
+    VERSION,
+    Header,
+    pack,
+    refuse_impossible,
+    stamp,
+    unpack,
+)
 from .modulation import mcs
 from .modulation.digital import NO_CHANNEL
+from .modulation.ladder import identity
 from .modulation.packet import SIZE_MAX
 
 MAGIC = b"SEMC"
-HEAD = struct.Struct(f"<4sBBH{HEADER_BYTES}sIIII")  # MAGIC .. payload CRC; its own CRC-32 follows
+HEADS = {  # by version: MAGIC .. payload CRC; its own CRC-32 follows
+    version: struct.Struct(f"<4sBBH{length}sIIII")
+    for version, length in ((VERSION, HEADER_BYTES), (LADDER_VERSION, LADDER_BYTES))
+}
 CRC = struct.Struct("<I")
-START = HEAD.size + CRC.size
-MAX_SYMBOLS = 16 * (SIDE_MAX // 32) ** 2 // 2
+START = max(head.size for head in HEADS.values()) + CRC.size
+MAX_SYMBOLS = sum(Header(0, SIDE_MAX, SIDE_MAX, FACTOR_MAX, 1.0).rung_uses)
 MAX_BYTES = START + 20 * MAX_SYMBOLS  # 8 for y, 8 for h, 4 for noise_var
 POWER_TOLERANCE = 1e-3
 MAGNITUDE_MAX = 1e9  # of y, h and noise_var; far above real values, far below where squares overflow
@@ -42,7 +60,8 @@ def write_frame(path: Path, header: Header, signal: np.ndarray | bytes | Receive
         parts = [part[0] for part in (signal if kind else [signal])]
         counts = ([len(part) for part in parts] + [0, 0])[:3]
         payload = b"".join(part.astype(dtype).tobytes() for part, dtype in zip(parts, ("<c8", "<c8", "<f4")))
-    head = HEAD.pack(MAGIC, VERSION, kind, 0, pack(header), *counts, zlib.crc32(payload))
+    version = VERSION if header.rungs == BASE else LADDER_VERSION
+    head = HEADS[version].pack(MAGIC, version, kind, 0, pack(header), *counts, zlib.crc32(payload))
     write_bytes(path, head + CRC.pack(zlib.crc32(head)) + payload)
 
 
@@ -56,42 +75,56 @@ def read_frame(path: Path) -> tuple[Header, np.ndarray | bytes | Received]:
     return parse(data, str(path))
 
 
-def read_frames(paths: list[Path]) -> tuple[Header, bytes | Received]:
-    """Read and combine frames of one transmission -> (header, payload or Received).
+def read_frames(paths: list[Path]) -> list[tuple[bytes | Received, Header]]:
+    """Read the transmissions of one picture; several receptions of a transmission are combined.
 
     Symbols that have not passed a channel count as received without noise.
 
     Raises:
-        InputError: as `read_frame`, or the frames are of different transmissions, or one reception was given twice.
+        InputError: as `read_frame`, or the frames are of different pictures, or one reception was given twice.
     """
-    headers, signals = zip(*map(read_frame, paths))
-    for path, header in zip(paths, headers):
-        if header != headers[0]:
+    frames: dict[Header, list[tuple[Path, np.ndarray | bytes | Received]]] = {}
+    first: Header | None = None
+    for path in paths:
+        header, signal = read_frame(path)
+        first = first or header
+        if identity(header) != identity(first) or (header.rungs == first.rungs and header != first):
             raise InputError(f"{paths[0]} and {path} are of different transmissions; combine receptions of one")
-    if any(isinstance(signal, bytes) for signal in signals):
-        if len(paths) > 1:
+        frames.setdefault(header, []).append((path, signal))
+    return [(together(found), header) for header, found in frames.items()]
+
+
+def together(found: list[tuple[Path, np.ndarray | bytes | Received]]) -> bytes | Received:
+    """The receptions of one transmission as one."""
+    paths, signals = zip(*found)
+    packets = [signal for signal in signals if isinstance(signal, bytes)]
+    if packets:
+        if len(signals) > 1:
             raise InputError(
                 f"{paths[0]} and {paths[1]}: a packet that never met a channel is complete; receive it alone"
             )
-        return headers[0], signals[0]
+        return packets[0]
     receptions = [signal if isinstance(signal, Received) else noiseless(signal) for signal in signals]
     check(receptions, [str(path) for path in paths])
-    return headers[0], combine(receptions)
+    return combine(receptions)
 
 
 def parse(data: bytes, name: str) -> tuple[Header, np.ndarray | bytes | Received]:
     """As `read_frame`, from bytes; `name` is for error messages."""
     if data[:4] != MAGIC:
         raise InputError(f"{name} is not a semcast frame (it does not start with {MAGIC.decode()})")
-    if len(data) < START:
-        raise InputError(f"{name} is truncated: {len(data)} bytes do not hold the {START}-byte header; fetch it again")
-    if data[4] != VERSION:
+    version = data[4] if len(data) > 4 else VERSION
+    if version not in HEADS:
         raise InputError(
-            f"{name} is a frame of version {data[4]}; this semcast reads version {VERSION}, so send it again"
+            f"{name} is a frame of version {version}; this semcast reads versions {VERSION} and {LADDER_VERSION}, "
+            "so send it again"
         )
-    if CRC.unpack_from(data, HEAD.size)[0] != zlib.crc32(data[: HEAD.size]):
+    head, start = HEADS[version], HEADS[version].size + CRC.size
+    if len(data) < start:
+        raise InputError(f"{name} is truncated: {len(data)} bytes do not hold the {start}-byte header; fetch it again")
+    if CRC.unpack_from(data, head.size)[0] != zlib.crc32(data[: head.size]):
         raise InputError(f"{name} has a damaged header (CRC mismatch); fetch it again")
-    _, _, kind, reserved, packed, k, h_count, noise_count, payload_crc = HEAD.unpack_from(data)
+    _, _, kind, reserved, packed, k, h_count, noise_count, payload_crc = head.unpack_from(data)
     header = unpack(packed, name)
     schemes = {0: (0,), 1: range(len(mcs.TABLE) + 1), 2: (*range(1, len(mcs.TABLE) + 1), NO_CHANNEL)}
     rules = [
@@ -106,18 +139,18 @@ def parse(data: bytes, name: str) -> tuple[Header, np.ndarray | bytes | Received
         for n, count in (("h_count", h_count), ("noise_count", noise_count))
     ]
     refuse_impossible(rules, name)
-    expected = START + (k if kind == 2 else 8 * k) + 8 * h_count + 4 * noise_count
+    expected = start + (k if kind == 2 else 8 * k) + 8 * h_count + 4 * noise_count
     if len(data) != expected:
         raise InputError(
             f"{name} has {len(data)} bytes where its header says {expected}; it is truncated or has something appended"
         )
-    if zlib.crc32(data[START:]) != payload_crc:
+    if zlib.crc32(data[start:]) != payload_crc:
         raise InputError(f"{name} has damaged samples (CRC mismatch); fetch it again")
     if kind == 2:
-        return check_id(header, data[START:], name), data[START:]
-    y = np.frombuffer(data, "<c8", k, START)
-    h = np.frombuffer(data, "<c8", h_count, START + 8 * k)
-    noise_var = np.frombuffer(data, "<f4", noise_count, START + 8 * k + 8 * h_count)
+        return check_id(header, data[start:], name), data[start:]
+    y = np.frombuffer(data, "<c8", k, start)
+    h = np.frombuffer(data, "<c8", h_count, start + 8 * k)
+    noise_var = np.frombuffer(data, "<f4", noise_count, start + 8 * k + 8 * h_count)
     lost = np.isposinf(noise_var)  # an erased symbol
     if not (np.isfinite(y).all() and np.isfinite(h).all() and np.isfinite(noise_var[~lost]).all()):
         raise InputError(f"{name} holds NaN or infinite samples")
@@ -136,7 +169,10 @@ def parse(data: bytes, name: str) -> tuple[Header, np.ndarray | bytes | Received
 
 def check_id(header: Header, sent: np.ndarray | bytes, name: str) -> Header:
     """Return the header if `sent` belongs to it. This cannot be checked once a channel has changed the symbols."""
-    if stamp(header, sent).transmission_id != header.transmission_id:
+    whole = header.first_rung == BASE[0] and header.last_rung >= BASE[1]
+    if not isinstance(sent, bytes):  # the id is that of the whole base, which other runs of rungs do not hold
+        sent = sent[:, : sum(header.rung_uses[:LAYER_RUNGS])]
+    if whole and stamp(header, sent).transmission_id != header.transmission_id:
         raise InputError(f"{name} holds another transmission than its header says; send it again")
     return header
 

@@ -1,6 +1,8 @@
 """Side information: what a receiver needs beside the symbols, every bit of it counted, and the arithmetic of shapes.
 
-On the air a header is 12 bytes (`pack`, `unpack`); PROTOCOL.md explains each field.
+What is sent is a stream of 24 rungs, strongest first, of which a transmission holds any run: 8 of Z, the base, and 8 each
+of two enhancement layers. Every prefix of the stream is a picture. On the air a header is 12 bytes for the whole base,
+and 13 for another run (`pack`, `unpack`); PROTOCOL.md explains each field.
 """
 
 import binascii
@@ -16,7 +18,11 @@ from .errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 4  # of the protocol and the frame file
+VERSION, LADDER_VERSION = 4, 5  # of the protocol and the frame file: the whole base, or another run of rungs
+LAYER_RUNGS = LATENT_CHANNELS // 2  # of one layer: two channels of it form the symbols of a rung
+ENHANCEMENT_STRIDES = 16, 8  # pixels of the padded picture per position of the layers above the base
+RUNGS = LAYER_RUNGS * (1 + len(ENHANCEMENT_STRIDES))
+BASE = 1, LAYER_RUNGS  # first and last rung of the base
 PAD_MULTIPLE = 64  # sides of what Stage B and Stage A work on
 SIDE_MIN, SIDE_MAX = 64, 8192  # pixels
 FACTOR_UNIT = 128  # `factor` travels as a whole number of 1/128
@@ -34,8 +40,21 @@ HEADER_BITS = {  # in the order of the bits on the air
     "transmission_id": 7,
     "header_crc": 16,
 }
-SIDE_BITS = sum(HEADER_BITS.values())
-HEADER_BYTES = SIDE_BITS // 8
+LADDER_BITS = {  # of `LADDER_VERSION`, which is always analog
+    "version": 4,
+    "encoder_id": 16,
+    "height": 13,
+    "width": 13,
+    "factor": 7,
+    "first_rung": 5,  # less 1
+    "last_rung": 5,  # less 1
+    "gain": 15,
+    "transmission_id": 10,
+    "header_crc": 16,
+}
+LAYOUTS = {VERSION: HEADER_BITS, LADDER_VERSION: LADDER_BITS}
+SIDE_BITS = sum(HEADER_BITS.values())  # of a whole base
+HEADER_BYTES, LADDER_BYTES = (sum(bits.values()) // 8 for bits in LAYOUTS.values())
 CRC_BYTES = HEADER_BITS["header_crc"] // 8
 
 
@@ -49,7 +68,23 @@ class Header:
     factor: float  # encoder input side / padded side
     gain: float  # x = gain Z, a positive float16
     scheme: int = 0  # 0: analog symbols; else how a packet's bytes are coded and modulated (`modulation.digital`)
-    transmission_id: int = 0  # 7 bits that depend on the above and on what is sent (`stamp`)
+    transmission_id: int = 0  # 7 or 10 bits that depend on the above and on what is sent (`stamp`)
+    first_rung: int = BASE[0]
+    last_rung: int = BASE[1]
+
+    @property
+    def rungs(self) -> tuple[int, int]:
+        """The first and the last rung of this transmission, from 1."""
+        return self.first_rung, self.last_rung
+
+    @property
+    def layout(self) -> dict[str, int]:
+        """Names and lengths of the header's fields on the air."""
+        return HEADER_BITS if self.rungs == BASE else LADDER_BITS
+
+    @property
+    def side_bits(self) -> int:
+        return sum(self.layout.values())
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -64,14 +99,24 @@ class Header:
         return LATENT_CHANNELS, height // STRIDE, width // STRIDE
 
     @property
+    def layer_shapes(self) -> list[tuple[int, int, int]]:
+        """Of Z and of the layers above it: [16, h, w] each."""
+        height, width = self.padded
+        return [self.latent_shape, *((LATENT_CHANNELS, height // s, width // s) for s in ENHANCEMENT_STRIDES)]
+
+    @property
+    def rung_uses(self) -> list[int]:
+        """Complex symbols of each of the 24 rungs."""
+        return [h * w for _, h, w in self.layer_shapes for _ in range(LAYER_RUNGS)]
+
+    @property
     def mode(self) -> str:
         return "digital" if self.scheme else "analog"
 
     @property
     def channel_uses(self) -> int:
-        """Complex symbols of the payload, k = 16 hz wz / 2."""
-        channels, h, w = self.latent_shape
-        return channels * h * w // 2
+        """Complex symbols of the payload, k; for the whole base 16 hz wz / 2."""
+        return sum(self.rung_uses[self.first_rung - 1 : self.last_rung])
 
 
 class Transmission(NamedTuple):
@@ -111,32 +156,39 @@ def check_sides(height: int, width: int) -> None:
 
 
 def stamp(header: Header, content: "np.ndarray | bytes") -> Header:
-    """The header with the id of what is sent: symbols x [1, k], or the payload of a packet.
+    """The header with the id of what is sent: the whole base x [1, k] whatever the rungs, or the payload of a packet.
 
-    The id is the low 7 bits of the CRC-32 of the packed header, its id 0, and of what is sent.
+    The id is the low bits of the CRC-32 of the packed header of the whole base, its id 0, and of what is sent. So all
+    transmissions of a picture's rungs have the same low 7 bits.
     """
     data = content if isinstance(content, bytes) else content.astype("<c8").tobytes()
-    crc = zlib.crc32(data, zlib.crc32(pack(replace(header, transmission_id=0))))
-    return replace(header, transmission_id=crc % 2 ** HEADER_BITS["transmission_id"])
+    base = replace(header, transmission_id=0, first_rung=BASE[0], last_rung=BASE[1])
+    crc = zlib.crc32(data, zlib.crc32(pack(base)))
+    return replace(header, transmission_id=crc % 2 ** header.layout["transmission_id"])
 
 
 def pack(header: Header) -> bytes:
-    """The 12 bytes of a header on the air: the fields as in `HEADER_BITS`, highest bits first, then a CRC-16."""
+    """The 12 or 13 bytes of a header on the air: the fields as in `Header.layout`, highest bits first, then a CRC-16."""
+    layout = header.layout
     fields = {
-        "version": VERSION,
+        "version": VERSION if layout is HEADER_BITS else LADDER_VERSION,
         "encoder_id": header.encoder_id,
         "height": header.height - 1,
         "width": header.width - 1,
         "factor": round((header.factor - FACTOR_MIN) * FACTOR_UNIT),
         "scheme": header.scheme,
+        "first_rung": header.first_rung - 1,
+        "last_rung": header.last_rung - 1,
         "gain": int.from_bytes(struct.pack(">e", header.gain), "big"),
         "transmission_id": header.transmission_id,
     }
     number = 0
-    for name, value in fields.items():
-        assert 0 <= value < 2 ** HEADER_BITS[name], f"{name} does not fit its bits: {header}"
-        number = number << HEADER_BITS[name] | value
-    data = number.to_bytes(HEADER_BYTES - CRC_BYTES, "big")
+    for name, bits in layout.items():
+        if name == "header_crc":
+            break
+        assert 0 <= fields[name] < 2**bits, f"{name} does not fit its bits: {header}"
+        number = number << bits | fields[name]
+    data = number.to_bytes(sum(layout.values()) // 8 - CRC_BYTES, "big")
     return data + crc16(data)
 
 
@@ -144,12 +196,13 @@ def unpack(data: bytes, name: str = "what arrived") -> Header:
     """Invert `pack`; `name` is for error messages.
 
     Raises:
-        InputError: the 12 bytes are damaged, of another version, or say something impossible.
+        InputError: the 12 or 13 bytes are damaged, of another version, or say something impossible.
     """
-    if len(data) != HEADER_BYTES or crc16(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
+    layout = {HEADER_BYTES: HEADER_BITS, LADDER_BYTES: LADDER_BITS}.get(len(data))
+    if layout is None or crc16(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
         raise InputError(f"{name} has a damaged header (CRC mismatch); fetch it again")
     number, fields = int.from_bytes(data, "big"), {}
-    for field, bits in reversed(HEADER_BITS.items()):
+    for field, bits in reversed(layout.items()):
         number, fields[field] = divmod(number, 2**bits)
     header = Header(
         encoder_id=fields["encoder_id"],
@@ -157,15 +210,19 @@ def unpack(data: bytes, name: str = "what arrived") -> Header:
         width=fields["width"] + 1,
         factor=fields["factor"] / FACTOR_UNIT + FACTOR_MIN,
         gain=struct.unpack(">e", fields["gain"].to_bytes(2, "big"))[0],
-        scheme=fields["scheme"],
+        scheme=fields.get("scheme", 0),
         transmission_id=fields["transmission_id"],
+        first_rung=fields.get("first_rung", BASE[0] - 1) + 1,
+        last_rung=fields.get("last_rung", BASE[1] - 1) + 1,
     )
     rules = [
-        ("version", fields["version"], fields["version"] == VERSION),
+        ("version", fields["version"], LAYOUTS.get(fields["version"]) is layout),
         ("height", header.height, header.height >= SIDE_MIN),
         ("width", header.width, header.width >= SIDE_MIN),
         ("factor", header.factor, header.factor <= FACTOR_MAX),
         ("gain", header.gain, math.isfinite(header.gain) and header.gain > 0),
+        ("last_rung", header.last_rung, header.first_rung <= header.last_rung <= RUNGS),
+        ("first_rung", header.first_rung, layout is HEADER_BITS or header.rungs != BASE),
     ]
     refuse_impossible(rules, name)
     return header

@@ -1,6 +1,6 @@
 """The link: one picture's way, from pixels to pixels, analog or digital. Everything else in semcast walks it.
 
-image -> transmit -> Z -> modulate -> x -> channel -> y -> demodulate -> Z and its noise -> receive -> image"""
+image -> transmit -> layers -> modulate -> x -> channel -> y -> demodulate -> layers and noise -> receive -> image"""
 
 from math import inf
 from time import perf_counter
@@ -11,8 +11,9 @@ from .cascade.engine import Engine
 from .channels.base import Received
 from .channels.catalogue import find_channel
 from .errors import Lost
-from .header import Header, Transmission
+from .header import BASE, Header, Transmission
 from .images import Picture, as_image, mean_colour
+from .modulation.ladder import merge
 from .modulation.modems import MODEMS, on_air
 from .randomness import stream
 from .receiver import Reconstruction, check_encoder, receive
@@ -27,29 +28,30 @@ class Link:
         self.options = self.channel.check(options)
         self.modems = {name: modem(engine) for name, modem in MODEMS.items()}
 
-    def send(self, image: Picture, snr_db=None, size_bytes=None, factor=None) -> Transmission:
+    def send(self, image: Picture, snr_db=None, size_bytes=None, factor=None, rungs=BASE) -> Transmission:
         """A picture (`images.as_image`) -> header and symbols, or in digital mode a packet for an SNR or of a size."""
-        z, header = transmit(as_image(image), self.engine, factor or self.engine.config.factor)
-        return self.modems[self.mode].modulate(z, header, snr_db, size_bytes)
+        layers, header = transmit(as_image(image), self.engine, factor or self.engine.config.factor, rungs)
+        return self.modems[self.mode].modulate(layers, header, snr_db, size_bytes)
 
     def propagate(self, x: np.ndarray, snr_db: float, seed: int = 0) -> Received:
         """x [1, k], from `on_air` -> what the antenna sees."""
         return self.channel(x, snr_db, [stream(seed, "channel")], **self.options)
 
-    def receive(self, arrived: Received | bytes, header: Header, steps=None, progress=None, seed=0) -> np.ndarray:
-        """What arrived, its header, any seed -> image [1, 3, H, W] in [0, 1]. Raises `Lost` if a packet is lost."""
-        check_encoder(header, self.engine.encoder_id, self.engine.config)
-        z, noise = self.modems[header.mode].demodulate(arrived, header)
-        return receive(z, noise, header, self.engine, [stream(seed, "receiver")], steps, progress)
+    def receive(self, arrived: Received | bytes, header: Header, steps=None, progress=None, seed=0, others=()):
+        """What arrived, its header, any seed -> image [1, 3, H, W] in [0, 1]. Raises `Lost` if a packet is lost.
+        others: (arrived, header) of more transmissions of the picture, with other rungs of it or the same again."""
+        parts = [(arrived, header), *others]
+        check_encoder([header for _, header in parts], self.engine)
+        header, layers = merge([(h, self.modems[h.mode].demodulate(y, h)) for y, h in parts])
+        return receive(layers, header, self.engine, [stream(seed, "receiver")], steps, progress)
 
-    def __call__(self, image: Picture, snr_db: float, seed=0, factor=None, steps=None, progress=None) -> Reconstruction:
-        """The three in a row, timed; equal arguments give equal pictures. A lost one is shown as its mean colour.
-        snr_db: Es/N0; seed: of all noise; factor: encoder input side / picture side; progress: called after a step.
-        """
+    def __call__(self, image: Picture, snr_db: float, seed=0, factor=None, steps=None, progress=None, rungs=BASE):
+        """All in a row, timed: a `Reconstruction`; equal arguments give equal ones. A lost picture is its mean colour.
+        snr_db: Es/N0; seed: of all noise; factor: encoder input side / picture side; progress: called after a step."""
         image = as_image(image)
         start_s, sent_s, arrived_s, sent, received, lost = perf_counter(), inf, inf, None, None, False
         try:
-            sent = self.send(image, snr_db, factor=factor)
+            sent = self.send(image, snr_db, factor=factor, rungs=rungs)
             x, sent_s = on_air(sent), perf_counter()
             received, arrived_s = self.propagate(x, snr_db, seed), perf_counter()
             result = self.receive(received, sent.header, steps, progress, seed)

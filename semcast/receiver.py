@@ -1,4 +1,4 @@
-"""Receiver: what is known of Z -> Stage B -> Stage A -> picture."""
+"""Receiver: what is known of Z -> Stage B -> Stage A -> picture -> enhancement, if layers above Z arrived."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -6,15 +6,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from .cascade.config import ModelConfig
 from .cascade.denoiser import denoise, prepare
 from .cascade.diffusion import sample
 from .cascade.engine import Engine
 from .channels.base import Received
 from .errors import InputError
-from .header import Header, Transmission
+from .header import BASE, Header, Transmission
 from .images import encode, to_pixels
+from .modulation.analog import Estimate
 from .randomness import draw_noise
+from .transmitter import check_rungs
 
 
 class Reconstruction(NamedTuple):
@@ -43,8 +44,7 @@ class Reconstruction(NamedTuple):
 
 
 def receive(
-    z: np.ndarray,
-    noise: np.ndarray,
+    layers: list[Estimate],
     header: Header,
     engine: Engine,
     generators: Sequence[Generator],
@@ -54,26 +54,41 @@ def receive(
     """What a modem made of receptions -> images [B, 3, H, W] in [0, 1].
 
     Args:
-        z, noise: [B, 16, hz, wz], from `demodulate`.
+        layers: from a modem's `demodulate`, Z first.
         header: sides and factor of the pictures, the same for all rows.
         generators: one a row, for the diffusion noise.
         steps: of the sampler, default the model's.
         progress: called with the number of finished steps.
     """
     size = header.padded[0] // 4, header.padded[1] // 4
-    start = draw_noise(np.empty((len(z), engine.config.stage_a.latent_channels, *size), np.float32), generators)
+    start = draw_noise(
+        np.empty((len(layers[0].z), engine.config.stage_a.latent_channels, *size), np.float32), generators
+    )
     with engine.sampling():
-        condition = prepare(engine, z, noise, size)
+        condition = prepare(engine, layers[0].z, layers[0].noise, size)
         denoiser = lambda x, t: denoise(engine, x, t, condition)
         latent = sample(denoiser, start, steps or engine.config.steps, generators, progress=progress)
-    image = engine.decode(latent)[..., : header.height, : header.width]
-    return np.clip(image, 0, 1, out=image)  # in place, for large pictures
+    image = engine.decode(latent)
+    image = np.clip(image, 0, 1, out=image)  # in place, for large pictures
+    if any((layer.noise < 1).any() for layer in layers[1:]):
+        image = engine.enhance(image, [np.concatenate(layer, axis=1) for layer in every_layer(layers, header)[1:]])
+        image = np.clip(image, 0, 1, out=image)
+    return image[..., : header.height, : header.width]
 
 
-def check_encoder(header: Header, encoder_id: int, config: ModelConfig) -> None:
+def every_layer(layers: list[Estimate], header: Header) -> list[Estimate]:
+    """Add those of which nothing arrived."""
+    absent = [np.zeros((len(layers[0].z), *shape), np.float32) for shape in header.layer_shapes[len(layers) :]]
+    return layers + [Estimate(zeros, zeros + 1) for zeros in absent]
+
+
+def check_encoder(headers: Sequence[Header], engine: Engine) -> None:
     """Refuse what another encoder sent, unless the model says that it understands that one too."""
-    if header.encoder_id != encoder_id and f"{header.encoder_id:04x}" not in config.understands:
-        raise InputError(
-            f"the frame was sent with encoder {header.encoder_id:04x}, model {config.name!r} "
-            f"has encoder {encoder_id:04x}; receive it with the sender's model"
-        )
+    for header in headers:
+        understood = () if header.last_rung > BASE[1] else engine.config.understands  # whose base is the same
+        if header.encoder_id != engine.encoder_id and f"{header.encoder_id:04x}" not in understood:
+            raise InputError(
+                f"the frame was sent with encoder {header.encoder_id:04x}, model {engine.config.name!r} "
+                f"has encoder {engine.encoder_id:04x}; receive it with the sender's model"
+            )
+        check_rungs(header.rungs, engine.config)

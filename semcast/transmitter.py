@@ -1,6 +1,7 @@
-"""Transmitter: picture -> Z and its header.
+"""Transmitter: picture -> its layers and a header.
 
 image [B, 3, H, W] in [0, 1] -> padded to multiples of 64 -> shrunk by `factor` -> encoder -> Z [B, 16, hz, wz]
+                             -> padded -> enhancement -> the layers above Z, if they are sent
 """
 
 from collections.abc import Callable
@@ -8,23 +9,55 @@ from collections.abc import Callable
 import numpy as np
 
 from .arrays import Array, array_namespace
+from .cascade.config import ModelConfig
 from .cascade.engine import Engine
-from .header import Header, check_sides, encoder_sides, round_factor
+from .errors import InputError
+from .header import BASE, LAYER_RUNGS, RUNGS, Header, check_sides, encoder_sides, round_factor
 
 
-def transmit(image: np.ndarray, engine: Engine, factor: float) -> tuple[np.ndarray, Header]:
-    """Encode one picture [1, 3, H, W] in [0, 1] -> (Z [1, 16, hz, wz], its header, whose gain the modem will set).
+def transmit(
+    image: np.ndarray, engine: Engine, factor: float, rungs: tuple[int, int] = BASE
+) -> tuple[list[np.ndarray], Header]:
+    """Encode one picture [1, 3, H, W] in [0, 1] -> (its layers, its header, whose gain the modem will set).
+
+    The layers are Z [1, 16, hz, wz], and if the rungs reach them those above it (`Header.layer_shapes`).
 
     Args:
         factor: encoder input side / padded side.
+        rungs: the first and the last one to be sent.
 
     Raises:
-        InputError: a side outside 64 .. 8192, or a factor outside 0.5 .. 1.
+        InputError: a side outside 64 .. 8192, a factor outside 0.5 .. 1, or rungs that there are not.
     """
     height, width = image.shape[-2:]
     check_sides(height, width)
-    header = Header(engine.encoder_id, height, width, round_factor(factor), 1.0)
-    return encode(pad(np.asarray(image), header.padded), engine.encode, header.factor), header
+    check_rungs(rungs, engine.config)
+    header = Header(
+        engine.encoder_id, height, width, round_factor(factor), 1.0, first_rung=rungs[0], last_rung=rungs[1]
+    )
+    padded = pad(np.asarray(image), header.padded)
+    layers = [encode(padded, engine.encode, header.factor)]
+    if rungs[1] > LAYER_RUNGS:
+        layers += map(unit_power, engine.encode_layers(padded))
+    return layers, header
+
+
+def check_rungs(rungs: tuple[int, int], config: ModelConfig) -> None:
+    """Refuse rungs that a model does not have."""
+    first, last = rungs
+    top = RUNGS if config.enhancement.exists else LAYER_RUNGS
+    if not 1 <= first <= last <= top:
+        raise InputError(f"there is no run of rungs {first} to {last}: model {config.name!r} has 1 to {top}")
+    if rungs != BASE and not config.noise_aware:
+        raise InputError(f"model {config.name!r} needs all of its latent; send rungs {BASE[0]} to {BASE[1]}")
+
+
+def unit_power(layer: Array) -> Array:
+    """[B, 16, h, w] -> the same, in which the symbols of channels p and p + 8 have mean power 1 over each picture."""
+    xp = array_namespace(layer)
+    pairs = xp.reshape(layer, (len(layer), 2, -1, *layer.shape[-2:]))
+    power = xp.mean(xp.sum(pairs**2, axis=1, keepdims=True), axis=(3, 4), keepdims=True)
+    return xp.reshape(pairs * xp.clip(power, 1e-8, None) ** -0.5, layer.shape)
 
 
 def pad(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

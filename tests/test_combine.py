@@ -159,7 +159,7 @@ def test_combining_with_the_sent_frame_leaves_no_noise(tmp_path):
 
     for name, signal in (("x", sent()), ("y", copies(sent(), 1)[0])):
         write_frame(tmp_path / f"{name}.sem", HEADERS["sent"], signal)
-    header, combined = read_frames([tmp_path / "y.sem", tmp_path / "x.sem"])
+    ((combined, header),) = read_frames([tmp_path / "y.sem", tmp_path / "x.sem"])
     assert np.array_equal(combined.y, sent()) and not combined.noise_var.any()
     assert header == read_frame(tmp_path / "x.sem")[0]
 

@@ -20,13 +20,13 @@ from torch.nn import functional as F
 
 from semcast import Link, load_model, read_image
 from semcast.bench.downscale import enlarging, resize, shrinking
-from semcast.cascade import engine, networks
+from semcast.cascade import engine
 from semcast.cascade.checkpoint import arrays, load_cascade, save_model
 from semcast.cascade.config import ENGINES, load_config
 from semcast.cascade.fingerprint import bfloat16_bits
 from semcast.cascade.graph import ATTRIBUTES, DATA_TYPES, EXTERNAL, IR_VERSION, OPSET, Graph
 from semcast.cascade.models import WEIGHTS
-from semcast.cascade.onnx_engine import GRAPHS, OnnxEngine, load_weights
+from semcast.cascade.onnx_engine import GRAPHS, PARTS, OnnxEngine, graphs_of, load_weights
 from semcast.cascade.protobuf import FIELDS, message
 from semcast.cascade.torch_engine import TorchEngine
 from semcast.channels.catalogue import find_channel
@@ -132,8 +132,12 @@ def test_large_latents_are_decoded_in_tiles_without_seams(both, monkeypatch):
 
 def graphs(folder: Path) -> dict[str, Graph]:
     config = load_config(folder)
-    makers = {name: getattr(networks, name) for name in GRAPHS}
-    return {n: makers[n](getattr(config, part), load_weights(folder, part), part) for n, part in GRAPHS.items()}
+    parts = {name: PARTS[name] for name in graphs_of(config)}
+    return {n: GRAPHS[n](getattr(config, part), load_weights(folder, part), part) for n, part in parts.items()}
+
+
+def exported(folder: Path) -> list[tuple[str, Path]]:
+    return [(path.stem, path) for path in sorted(folder.glob("*.onnx"))]
 
 
 def by_onnx(graph: Graph) -> onnx.ModelProto:
@@ -200,12 +204,12 @@ def test_exported_files_run_in_other_programs(cli, tiny_model, tmp_path, monkeyp
     """What plain ONNX Runtime makes of them is the link's picture; weights too large for protobuf go beside them."""
     code, out, err = cli("models", "export", tiny_model, "--out", tmp_path)
     assert (code, err) == (0, "") and out.count("of TorchEngine") == 4
-    sessions = {name: onnxruntime.InferenceSession(str(tmp_path / f"{name}.onnx")) for name in GRAPHS}
+    sessions = {name: onnxruntime.InferenceSession(str(path)) for name, path in exported(tmp_path)}
     run = lambda name, **inputs: sessions[name].run(None, inputs)[0]
     image, link = to_image(photo(128, 128)), Link(load_model(tiny_model, engine="onnx"))
     sent = link.send(image)
     received = link.propagate(sent.content, 10)
-    z, noise = link.modems["analog"].demodulate(received, sent.header)
+    ((z, noise),) = link.modems["analog"].demodulate(received, sent.header)
     sca = noise.mean(axis=(1, 2, 3))
     mapped = run("stage_b_map", z=z, noise=noise - sca[:, None, None, None], size=np.array([16, 16]))
     x = draw_noise(np.empty((1, 4, 32, 32)), [stream(0, "receiver")])

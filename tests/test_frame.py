@@ -216,8 +216,8 @@ def test_counted_side_information_has_the_widths_of_the_file(frame):
 
 
 def test_largest_frame_is_the_largest_picture_with_a_gain_for_every_symbol(tmp_path):
-    header = Header(1, 8192, 8192, 1.0, 1.0)
-    x = sent(16 * 256 * 256 // 2)
+    header = Header(1, 8192, 8192, 1.0, 1.0, last_rung=24)
+    x = sent(16 * (256 * 256 + 512 * 512 + 1024 * 1024) // 2)
     write_frame(tmp_path / "x.sem", header, Received(x, x, np.abs(x)))
     assert os.path.getsize(tmp_path / "x.sem") == MAX_BYTES and read_frame(tmp_path / "x.sem")[0] == header
 
@@ -258,8 +258,8 @@ def test_impossible_field_is_refused_by_name_even_with_right_checksums(name, bla
 
 
 def test_version_is_checked_before_anything_that_depends_on_it(frame):
-    for version in (3, 5):
-        message = f"x.sem is a frame of version {version}; this semcast reads version 4, so send it again"
+    for version in (3, 6):
+        message = f"x.sem is a frame of version {version}; this semcast reads versions 4 and 5, so send it again"
         assert refusal(edited(frame, version=version) + b"more") == message
 
 

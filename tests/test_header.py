@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from semcast.errors import InputError
-from semcast.header import HEADER_BITS, SIDE_BITS, Header, pack, stamp, unpack
+from semcast.header import HEADER_BITS, LADDER_BITS, SIDE_BITS, Header, pack, stamp, unpack
 
 PROTOCOL = (Path(__file__).parents[1] / "PROTOCOL.md").read_text()
 HEADER = Header(encoder_id=0xBEEF, height=100, width=190, factor=0.75, gain=1.25, scheme=4, transmission_id=93)
@@ -35,9 +35,9 @@ def from_bits(bits: str) -> bytes:
 
 
 def with_crc(bits: str) -> bytes:
-    """80 bits and their CRC-16, by long division by x^16 + x^12 + x^5 + 1."""
+    """Bits and their CRC-16, by long division by x^16 + x^12 + x^5 + 1."""
     rest = int(bits + 16 * "0", 2)
-    for i in range(95, 15, -1):
+    for i in range(len(bits) + 15, 15, -1):
         if rest >> i & 1:
             rest ^= 0b1_0001_0000_0010_0001 << (i - 16)
     return from_bits(bits + f"{rest:016b}")
@@ -68,7 +68,40 @@ def refused(data: bytes) -> str:
 def test_a_header_is_the_96_bits_that_are_counted():
     assert pack(HEADER) == stored() and 8 * len(pack(HEADER)) == SIDE_BITS == sum(HEADER_BITS.values()) == 96
     assert unpack(stored()) == HEADER
-    assert HEADER_BITS.keys() == {field.name for field in fields(Header)} | {"version", "header_crc"}
+    rungs = {"first_rung", "last_rung"}
+    assert HEADER_BITS.keys() | rungs == {field.name for field in fields(Header)} | {"version", "header_crc"}
+    assert LADDER_BITS.keys() == (HEADER_BITS.keys() | rungs) - {"scheme"} and HEADER.side_bits == 96
+
+
+def test_a_header_of_other_rungs_has_104_bits_and_no_scheme():
+    header = replace(HEADER, scheme=0, first_rung=9, last_rung=24, transmission_id=1000)
+    numbers = {"version": 5, "encoder_id": 0xBEEF, "height": 99, "width": 189, "factor": 32, "first_rung": 8}
+    numbers |= {"last_rung": 23, "gain": 0b0_01111_0100000000, "transmission_id": 1000}
+    bits = "".join(f"{value:0{LADDER_BITS[name]}b}" for name, value in numbers.items())
+    assert pack(header) == with_crc(bits) and unpack(pack(header)) == header
+    assert 8 * len(pack(header)) == header.side_bits == sum(LADDER_BITS.values()) == 104
+    for rungs in ((1, 7), (1, 24), (8, 8), (24, 24), (3, 20)):
+        other = replace(header, first_rung=rungs[0], last_rung=rungs[1])
+        assert unpack(pack(other)) == other
+
+
+@pytest.mark.parametrize(
+    "first, last, told",
+    [(8, 7, "last_rung = 8"), (0, 24, "last_rung = 25"), (0, 31, "last_rung = 32"), (0, 7, "first_rung = 1")],
+)
+def test_impossible_rungs_are_refused_by_name(first, last, told):
+    bits = bit_string(pack(replace(HEADER, scheme=0, last_rung=24)))
+    at = 4 + 16 + 13 + 13 + 7
+    assert refused(with_crc(bits[:at] + f"{first:05b}{last:05b}" + bits[at + 10 : -16])) == (
+        f"x has an impossible header: {told}"
+    )
+
+
+def test_rungs_have_the_symbols_of_two_channels_of_their_layer():
+    header = Header(encoder_id=1, height=500, width=512, factor=0.75, gain=1.0)
+    assert header.rung_uses == [144] * 8 + [1024] * 8 + [4096] * 8
+    assert replace(header, last_rung=24).channel_uses == 42112 and header.channel_uses == 1152
+    assert replace(header, first_rung=8, last_rung=9).channel_uses == 144 + 1024
 
 
 def test_the_example_of_the_protocol_is_right():
@@ -99,8 +132,11 @@ def test_every_flip_of_one_two_or_three_bits_and_every_burst_of_16_is_refused():
     errors += [burst << at for at in range(81) for burst in (0x8001, 0xFFFF, *rng.integers(1, 2**16, 40).tolist())]
     for error in errors:
         assert refused((data ^ error).to_bytes(12, "big")) == "x has a damaged header (CRC mismatch); fetch it again"
-    for wrong in (b"", pack(HEADER)[:-1], pack(HEADER) + b"\0"):
+    for wrong in (b"", pack(HEADER)[:-1], pack(HEADER) + b"\1"):
         assert refused(wrong) == "x has a damaged header (CRC mismatch); fetch it again"
+    assert (
+        refused(pack(HEADER) + b"\0") == "x has an impossible header: version = 4"
+    )  # its CRC is right by construction
 
 
 @pytest.mark.parametrize(
@@ -141,6 +177,9 @@ def test_the_id_depends_on_every_field_and_on_what_is_sent():
     x = np.exp(2j * np.arange(20, dtype=np.float32)[None]).astype(np.complex64)
     numbers = struct.pack("<40f", *x.view(np.float32)[0])
     assert stamp(HEADER, x).transmission_id == zlib.crc32(head + numbers) % 128
+    x_id = stamp(replace(HEADER, scheme=0), x).transmission_id
+    rungs = [stamp(replace(HEADER, scheme=0, first_rung=a, last_rung=b), x) for a, b in ((1, 4), (9, 24), (1, 24))]
+    assert {header.transmission_id % 128 for header in rungs} == {x_id}  # of one picture, whatever the rungs
     others = {"encoder_id": 1, "height": 101, "width": 191, "factor": 0.5, "gain": 1.5, "scheme": 0}
     ids = [stamp(replace(HEADER, **{name: value}), content).transmission_id for name, value in others.items()]
     assert stamp(HEADER, content).transmission_id not in ids

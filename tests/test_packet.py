@@ -192,7 +192,7 @@ def modem() -> Digital:
 
 def sent(modem: Digital, seed: int = 0, snr_db: float | None = 8.0) -> Transmission:
     z, header = unflatten(symbols(seed=seed), 1.0, SHAPE), Header(7, 512, 512, 0.75, 1.0)
-    return modem.modulate(z, header, snr_db=snr_db)
+    return modem.modulate([z], header, snr_db=snr_db)
 
 
 def test_payload_fills_what_the_channel_carries_and_arrives(modem):
@@ -205,7 +205,7 @@ def test_payload_fills_what_the_channel_carries_and_arrives(modem):
     clean = Received(x, np.ones((1, 1), x.dtype), np.full((1, 1), 1e-3, np.float32))
     expected = demodulate(unpack(payload, SHAPE, BASIS), 1.0, SHAPE, noise_aware=True)
     for arrived in (clean, payload):
-        z, noise = modem.demodulate(arrived, header)
+        ((z, noise),) = modem.demodulate(arrived, header)
         assert np.array_equal(z, expected[0]) and np.array_equal(noise, expected[1])
     told = f"the packet was lost on the channel (its checksum fails; it was sent with {mcs}); send it again"
     with pytest.raises(Lost, match=f"^{re.escape(told)}$"):

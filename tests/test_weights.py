@@ -85,7 +85,7 @@ def test_a_frame_of_an_earlier_encoder_is_refused_in_one_line(cli, tmp_path):
 
 
 def test_a_frame_of_an_earlier_protocol_is_refused_in_one_line(cli, tmp_path):
-    told = f"{FRAMES / 'version3.sem'} is a frame of version 3; this semcast reads version 4, so send it again"
+    told = f"{FRAMES / 'version3.sem'} is a frame of version 3; this semcast reads versions 4 and 5, so send it again"
     assert cli("receive", FRAMES / "version3.sem", "-o", tmp_path / "x.png")[::2] == (2, f"semcast: {told}\n")
 
 

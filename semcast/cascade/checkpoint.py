@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..files import load_tensors, save_tensors
-from .config import NETWORKS, load_config, save_config
+from .config import load_config, save_config
 from .eight_bit import compressed, expanded
 from .model import Cascade
 
 
 def save_model(cascade: Cascade, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write config.json and the three networks. Vectors (biases, BatchNorm statistics) stay float32 in any dtype.
+    """Write config.json and the networks. Vectors (biases, BatchNorm statistics) stay float32 in any dtype.
 
     Args:
         dtype: precision of matrices and kernels: float32, bfloat16, or int8 with a scale per row (`eight_bit`).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in NETWORKS:
+    for name in cascade.config.networks:
         state = getattr(cascade, name).state_dict()
         if dtype == torch.int8:
             tensors = {k: torch.from_numpy(np.array(v)) for k, v in compressed(arrays(state)).items()}
@@ -46,7 +46,7 @@ def load_cascade(folder: Path, dtype: torch.dtype = torch.float32) -> Cascade:
             cascade = Cascade(config)
     except Exception as error:  # layers refuse impossible widths and kinds in many ways
         raise InputError(f"{folder}/config.json describes no network: {error}") from None
-    for name in NETWORKS:
+    for name in config.networks:
         network = getattr(cascade, name)
         tensors = load_weights(Path(folder) / f"{name}.safetensors")
         check_keys(network, tensors, f"{folder}/{name}.safetensors")

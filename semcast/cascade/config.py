@@ -13,11 +13,13 @@ from ..files import write_text
 
 ENGINES = ("auto", "onnx", "torch")  # what may run the networks
 NETWORKS = ("encoder", "stage_b", "stage_a")  # each has one file in a model folder
+ENHANCEMENT = "enhancement"  # a fourth, of models that send more than Z
 COUNT_MAX = 100  # of blocks and repeats; a config.json that asks for more is refused
 STRIDE = 32  # input pixels of the encoder per position of Z, along each side
 LATENT_CHANNELS = 16  # channels of Z
 PATCH = 2  # latent pixels a side that Stage B takes as one
 FINE_CHANNELS = 16  # of the unfolded Z
+ENHANCED_CHANNELS = 16  # of each layer above Z
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of the encoder's input
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -72,6 +74,28 @@ class StageBConfig:
     code_unfold: int = 0  # each position of Z is also unfolded into this many pixels per side; 0 (official): it is not
 
 
+@dataclass(frozen=True, kw_only=True)
+class EnhancementConfig:
+    """Widths and numbers of blocks, each from the finest maps to the coarsest. Without widths there is no network."""
+
+    encoder: tuple = ()  # at strides 4, 8 and 16
+    encoder_blocks: tuple = ()
+    decoder: tuple = ()  # at strides 2, 4, 8 and 16
+    decoder_blocks: tuple = ()
+    base_blocks: tuple = ()  # of the way down from the base picture, at strides 4 and 8
+
+    @property
+    def exists(self) -> bool:
+        return bool(self.encoder)
+
+
+SMALL_ENHANCEMENT = EnhancementConfig(
+    encoder=(48, 96, 128),
+    encoder_blocks=(2, 3, 2),
+    decoder=(32, 64, 128, 160),
+    decoder_blocks=(1, 4, 4, 3),
+    base_blocks=(1, 1),
+)
 OFFICIAL_ENCODER = EncoderConfig()
 OFFICIAL_STAGE_A = StageAConfig()
 STAGE_B_LITE = StageBConfig()
@@ -100,6 +124,12 @@ class ModelConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     stage_a: StageAConfig = field(default_factory=StageAConfig)
     stage_b: StageBConfig = field(default_factory=StageBConfig)
+    enhancement: EnhancementConfig = field(default_factory=EnhancementConfig)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks of this model, each of which has one file."""
+        return (*NETWORKS, ENHANCEMENT) if self.enhancement.exists else NETWORKS
 
 
 def small_config() -> ModelConfig:
@@ -169,13 +199,14 @@ def load_config(folder: Path) -> ModelConfig:
         config = _from_dict(ModelConfig, values)
     except (TypeError, AttributeError) as error:
         raise InputError(f"{path} is no model description: {error}") from None
-    b = config.stage_b
+    b, e = config.stage_b, config.enhancement
     rules = [
         ("prediction", config.prediction in ("epsilon", "x0", "v")),
         ("steps", 1 <= config.steps <= 1000),
         ("factor", 0.5 <= config.factor <= 1),
         ("stage_a", 1 <= config.stage_a.bottleneck_blocks <= COUNT_MAX),
         ("stage_b", max((*b.down_blocks, *b.up_blocks, *b.up_repeats, b.code_unfold), default=0) <= COUNT_MAX),
+        ("enhancement", max((*e.encoder_blocks, *e.decoder_blocks, *e.base_blocks), default=0) <= COUNT_MAX),
         ("encoder", max((stage[-1] for stage in config.encoder.stages), default=0) <= COUNT_MAX),
     ]
     if bad := [f"{name} = {getattr(config, name)!r}" for name, fine in rules if not fine]:

@@ -51,6 +51,14 @@ class Engine(Protocol):
         """latent [B, 4, h, w] -> image [B, 3, 4h, 4w], about [0, 1] but not clamped."""
         ...
 
+    def encode_layers(self, image: np.ndarray) -> list[np.ndarray]:
+        """image [B, 3, H, W] -> the layers above Z, [B, 16, H/16, W/16] and [B, 16, H/8, W/8]."""
+        ...
+
+    def enhance(self, base: np.ndarray, known: list[np.ndarray]) -> np.ndarray:
+        """base picture [B, 3, H, W] and, of each layer, estimate and noise [B, 32, h, w] -> a better picture."""
+        ...
+
 
 def load_model(
     name_or_folder: str | Path = "small",

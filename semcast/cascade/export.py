@@ -5,6 +5,8 @@
     stage_b_step.onnx      x [1, 4, h, w], r [1], mapped, sca [1] -> output
     stage_a_decoder.onnx   latent [1, 4, h, w] -> image [1, 3, 4 h, 4 w]
 
+and, of a model with layers above Z, enhancement_encoder.onnx and enhancement_decoder.onnx (enhancement_graphs.py).
+
 `denoiser.py` says what goes between them. semcast itself builds the same graphs in memory, from the model's own files.
 """
 
@@ -16,9 +18,8 @@ import numpy as np
 
 from ..errors import InputError, missing
 from ..files import make_folder, write_bytes
-from . import networks
-from .config import ModelConfig, load_config
-from .onnx_engine import GRAPHS, OnnxEngine, load_weights
+from .config import ENHANCED_CHANNELS, ModelConfig, load_config
+from .onnx_engine import GRAPHS, PARTS, OnnxEngine, graphs_of, load_weights
 from .runtime import onnxruntime
 
 INLINE_MAX_BYTES = 1 << 30  # a file of protobuf holds 2 GiB; larger weights go into a second file
@@ -37,9 +38,10 @@ def export(source: Path, folder: Path, say: Callable[[str], None]) -> None:
     config, engine = load_config(source), reference(source)
     make_folder(folder)
     given = tried(config, engine)
-    for name, part in GRAPHS.items():
+    for name in graphs_of(config):
+        part = PARTS[name]
         weights, path = load_weights(source, part), folder / f"{name}.onnx"
-        graph = getattr(networks, name)(getattr(config, part), weights, f"{source}/{part}.safetensors")
+        graph = GRAPHS[name](getattr(config, part), weights, f"{source}/{part}.safetensors")
         location = ""
         if sum(array.nbytes for array in graph.weights.values()) > INLINE_MAX_BYTES:
             location = f"{name}.weights"
@@ -88,9 +90,20 @@ def tried(config: ModelConfig, engine) -> dict[str, tuple[dict[str, np.ndarray],
     x = rng.standard_normal((1, config.stage_b.latent_channels, SIDE // 4, SIDE // 4), np.float32)
     r, sca = np.array([0.99], np.float32), np.array([0.1], np.float32)
     as_array = np.asarray(mapped[0] if isinstance(mapped, list) else mapped)
-    return {
+    given = {
         "encoder": ({"image": image}, z),
         "stage_b_map": ({"z": z, "noise": noise, "size": np.array(size)}, as_array),
         "stage_b_step": ({"x": x, "r": r, "mapped": as_array, "sca": sca}, engine.step(x, r, mapped, sca)),
         "stage_a_decoder": ({"latent": x}, engine.decode(x)),
     }
+    if config.enhancement.exists:
+        known = [
+            rng.random((1, 2 * ENHANCED_CHANNELS, SIDE // stride, SIDE // stride), np.float32) for stride in (16, 8)
+        ]
+        inputs = dict(zip(("base", "known_16", "known_8"), (image, *known)))
+        given["enhancement_decoder"] = inputs, engine.enhance(image, known)
+        middle, fine = engine.encode_layers(image)
+        cells = fine.reshape(1, -1, SIDE // 16, 2, SIDE // 16, 2).transpose(0, 3, 5, 1, 2, 4)  # 2x2 places, channels
+        expected = np.concatenate([cells.reshape(1, -1, *middle.shape[-2:]), middle], axis=1)
+        given["enhancement_encoder"] = {"image": image}, expected
+    return given

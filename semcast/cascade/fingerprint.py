@@ -6,9 +6,13 @@ from collections.abc import Mapping
 import numpy as np
 
 
-def encoder_id(tensors: Mapping[str, np.ndarray]) -> int:
-    """A 16-bit number that identifies an encoder. Sender and receiver need the same encoder, but no other network."""
-    return int(fingerprint(tensors)[:4], 16)
+def encoder_id(encoder: Mapping[str, np.ndarray], enhancement: Mapping[str, np.ndarray] | None = None) -> int:
+    """A 16-bit number that identifies what a sender runs: the encoder, and the encoding half of the enhancement network.
+
+    Sender and receiver need the same of these, but no other network.
+    """
+    above = {f"enhancement.{k}": v for k, v in (enhancement or {}).items() if k.startswith("enc_")}
+    return int(fingerprint({**encoder, **above})[:4], 16)
 
 
 def fingerprint(tensors: Mapping[str, np.ndarray]) -> str:

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from ..errors import InputError, require
 from ..files import load_tensors, save_tensors, write_text
-from .checkpoint import NETWORKS, save_config
-from .config import ModelConfig
+from .checkpoint import save_config
+from .config import NETWORKS, ModelConfig
 from .model import Cascade
 from .models import OFFICIAL, home
 from .official import check, part_of, stranger, to_ours

@@ -1,16 +1,17 @@
-"""A cascade: the three networks of one model in torch, for training and for the torch engine."""
+"""A cascade: the networks of one model in torch, for training and for the torch engine."""
 
 import torch
 from torch import Tensor, nn
 
 from .config import ModelConfig
 from .encoder import Encoder
+from .enhancement import Enhancement
 from .stage_a import StageA
 from .stage_b import StageB
 
 
 class Cascade(nn.Module):
-    """Encoder, Stage B and Stage A of one model."""
+    """Encoder, Stage B and Stage A of one model, and the enhancement network if it has one."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -18,6 +19,8 @@ class Cascade(nn.Module):
         self.encoder = Encoder(config.encoder)
         self.stage_a = StageA(config.stage_a)
         self.stage_b = StageB(config.stage_b)
+        if config.enhancement.exists:
+            self.enhancement = Enhancement(config.enhancement)
         self.device = torch.device("cpu")  # on which the networks run
 
     def place(self, device: str, low_memory: bool = False) -> "Cascade":

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError, load_object
 from ..files import cache_folder
-from .config import NETWORKS, STAGE_B_BIG, STAGE_B_LITE, ModelConfig, StageBConfig, load_config, small_config
+from .config import STAGE_B_BIG, STAGE_B_LITE, ModelConfig, StageBConfig, load_config, small_config
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked", ".scale")  # .scale belongs to 8-bit weights
@@ -105,7 +105,7 @@ def describe(name: str) -> dict[str, Any]:
 
 def count_parameters(folder: Path) -> dict[str, int]:
     """Parameters of each network, read from the headers of the files. BatchNorm statistics do not count."""
-    return {part: sum(count_file(folder / f"{part}.safetensors").values()) for part in NETWORKS}
+    return {part: sum(count_file(folder / f"{part}.safetensors").values()) for part in load_config(folder).networks}
 
 
 def count_file(path: Path) -> dict[str, int]:

@@ -11,20 +11,30 @@ import numpy as np
 from ..errors import InputError
 from ..files import load_arrays
 from . import networks
-from .config import NETWORKS, PATCH, load_config
+from .config import ENHANCED_CHANNELS, ENHANCEMENT, NETWORKS, PATCH, ModelConfig, load_config
 from .eight_bit import expanded
+from .enhancement_graphs import enhancement_decoder, enhancement_encoder
 from .fingerprint import encoder_id
 from .graph import Graph
 from .runtime import onnxruntime
-from .tiles import in_tiles
+from .tiles import enhanced_in_tiles, in_tiles
 
-GRAPHS = {"encoder": "encoder", "stage_b_map": "stage_b", "stage_b_step": "stage_b", "stage_a_decoder": "stage_a"}
+GRAPHS = {  # the graphs, and the network of each
+    "encoder": networks.encoder,
+    "stage_b_map": networks.stage_b_map,
+    "stage_b_step": networks.stage_b_step,
+    "stage_a_decoder": networks.stage_a_decoder,
+    "enhancement_encoder": enhancement_encoder,
+    "enhancement_decoder": enhancement_decoder,
+}
+PARTS = {name: next(part for part in (*NETWORKS, ENHANCEMENT) if name.startswith(part)) for name in GRAPHS}
 LARGE = 256 * 256  # latent pixels: a picture of 1024x1024
 Run = Callable[[dict[str, np.ndarray]], np.ndarray]
 NOT_RUN = {  # tensors of a file that the link does not need
     "encoder": (),
     "stage_b": (),
     "stage_a": ("in_block.", "down_blocks.", "vquantizer."),
+    "enhancement": (),
 }
 
 
@@ -34,7 +44,7 @@ class OnnxEngine:
     def __init__(self, folder: Path):
         self.folder, self.config = Path(folder), load_config(folder)
         self.sessions: dict[tuple[str, bool], Run] = {}
-        for part in NETWORKS:
+        for part in self.config.networks:
             if not (self.folder / f"{part}.safetensors").exists():
                 raise InputError(f"{self.folder}/{part}.safetensors is missing")
 
@@ -44,10 +54,11 @@ class OnnxEngine:
 
     @functools.cached_property
     def _encoder_id(self) -> int:
-        return encoder_id(load_weights(self.folder, "encoder"))
+        above = load_weights(self.folder, ENHANCEMENT) if self.config.enhancement.exists else None
+        return encoder_id(load_weights(self.folder, "encoder"), above)
 
     def load(self) -> None:
-        for name in GRAPHS:
+        for name in graphs_of(self.config):
             self.session(name)
 
     def encode(self, image: np.ndarray) -> np.ndarray:
@@ -79,6 +90,20 @@ class OnnxEngine:
         decode = lambda part: run({"latent": part})
         return joined([in_tiles(decode, row[None], self.config.stage_a) for row in latent])
 
+    def encode_layers(self, image: np.ndarray) -> list[np.ndarray]:
+        run = self.session("enhancement_encoder")
+        encode = lambda part: run({"image": part})
+        fine = 4 * ENHANCED_CHANNELS
+        found = [enhanced_in_tiles(encode, self.config.enhancement, [row[None]], 16, fine + 16) for row in image]
+        together = joined(found)
+        return [together[:, fine:], places_apart(together[:, :fine])]
+
+    def enhance(self, base: np.ndarray, known: list[np.ndarray]) -> np.ndarray:
+        run = self.session("enhancement_decoder")
+        decode = lambda *parts: run(dict(zip(("base", "known_16", "known_8"), parts)))
+        rows = [[part[i : i + 1] for part in (base, *known)] for i in range(len(base))]
+        return joined([enhanced_in_tiles(decode, self.config.enhancement, row, 1, 3) for row in rows])
+
     def session(self, name: str, large: bool = False) -> Run:
         """A function that runs a graph: {input: array} -> its output.
 
@@ -86,11 +111,11 @@ class OnnxEngine:
             of a picture at once; the decoder works in tiles.
         """
         if (name, large) not in self.sessions:
-            part = GRAPHS[name]
-            names = [n for n in GRAPHS if GRAPHS[n] == part]
+            part = PARTS[name]
+            names = [n for n in GRAPHS if PARTS[n] == part]
             tensors, where = load_weights(self.folder, part), f"{self.folder}/{part}.safetensors"
             try:
-                made = {n: getattr(networks, n)(getattr(self.config, part), tensors, where) for n in names}
+                made = {n: GRAPHS[n](getattr(self.config, part), tensors, where) for n in names}
             except (KeyError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
                 raise InputError(f"{self.folder}/config.json describes no network: {error}") from None
             check_unknown(tensors, set().union(*(graph.used for graph in made.values())), part, where)
@@ -116,6 +141,18 @@ class OnnxEngine:
         return lambda inputs: np.asarray(
             session.run(None, {k: np.ascontiguousarray(inputs[k], kinds[k]) for k in kinds})[0]
         )
+
+
+def graphs_of(config: ModelConfig) -> list[str]:
+    """The names of the graphs that a model has."""
+    return [name for name, part in PARTS.items() if part in config.networks]
+
+
+def places_apart(x: np.ndarray) -> np.ndarray:
+    """Undo the graph's SpaceToDepth: [B, 4 C, h, w] -> [B, C, 2 h, 2 w]."""
+    batch, channels, h, w = x.shape
+    parts = x.reshape(batch, 2, 2, channels // 4, h, w)
+    return parts.transpose(0, 3, 4, 1, 5, 2).reshape(batch, channels // 4, 2 * h, 2 * w)
 
 
 def joined(rows: list[np.ndarray]) -> np.ndarray:

@@ -1,19 +1,21 @@
-"""Decoding large latents in tiles, so that memory does not grow with the picture."""
+"""Large pictures in tiles, so that memory does not grow with the picture.
 
-from collections.abc import Callable
+Each tile is computed together with as much of its surroundings as the convolutions reach, so there are no seams: the
+result equals that of the whole, up to rounding.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from ..arrays import Array, array_namespace
-from .config import StageAConfig
+from .config import EnhancementConfig, StageAConfig
 
 TILE = 128  # side of a tile in latent pixels: 512 picture pixels
 
 
 def in_tiles(decode: Callable[[Array], Array], latent: Array, config: StageAConfig) -> Array:
-    """decode(latent) -> image [B, 3, 4h, 4w], by parts.
-
-    Each tile is decoded together with as much of its surroundings as the convolutions reach, so there are no seams: the
-    result equals that of the whole latent, up to rounding.
-    """
+    """decode(latent) -> image [B, 3, 4h, 4w], by parts."""
     height, width = latent.shape[-2:]
     if max(height, width) <= TILE:
         return decode(latent)
@@ -29,3 +31,42 @@ def in_tiles(decode: Callable[[Array], Array], latent: Array, config: StageAConf
             bottom, right = min(4 * (top + TILE), 4 * height), min(4 * (left + TILE), 4 * width)
             image[..., 4 * top : bottom, 4 * left : right] = seen[..., : bottom - 4 * top, : right - 4 * left]
     return image
+
+
+ENHANCEMENT_TILE = 1024  # pixels
+
+
+def enhanced_in_tiles(
+    run: Callable[..., np.ndarray], config: EnhancementConfig, inputs: Sequence[np.ndarray], stride: int, channels: int
+) -> np.ndarray:
+    """run(*inputs) -> [B, channels, H / stride, W / stride], by parts; for both halves of the enhancement network.
+
+    Args:
+        inputs: [B, C, h, w] each; the first has a picture's sides H and W, multiples of 64.
+    """
+    height, width = inputs[0].shape[-2:]
+    if max(height, width) <= ENHANCEMENT_TILE:
+        return run(*inputs)
+    reach = -(-enhancement_reach(config) // 64) * 64
+    strides = [width // part.shape[-1] for part in inputs]
+    result = np.empty((len(inputs[0]), channels, height // stride, width // stride), np.float32)
+    for top in range(0, height, ENHANCEMENT_TILE):
+        for left in range(0, width, ENHANCEMENT_TILE):
+            y, x = max(0, top - reach), max(0, left - reach)
+            bottom, right = top + ENHANCEMENT_TILE + reach, left + ENHANCEMENT_TILE + reach
+            seen = run(*(p[..., y // s : bottom // s, x // s : right // s] for p, s in zip(inputs, strides)))
+            place = result[..., top // stride :, left // stride :][
+                ..., : ENHANCEMENT_TILE // stride, : ENHANCEMENT_TILE // stride
+            ]
+            h, w = place.shape[-2:]
+            dy, dx = (top - y) // stride, (left - x) // stride
+            place[...] = seen[..., dy : dy + h, dx : dx + w]
+    return result
+
+
+def enhancement_reach(config: EnhancementConfig) -> int:
+    """How many pixels away a pixel can matter: a block reaches one position of its maps, the last layer two pixels."""
+    e, d, b = config.encoder_blocks, config.decoder_blocks, config.base_blocks
+    encoder = 4 * e[0] + 8 * e[1] + 16 * e[2]
+    decoder = 4 * b[0] + 8 * b[1] + 16 * d[3] + 8 * d[2] + 4 * d[1] + 2 * d[0] + 4
+    return max(encoder, decoder) + 16  # and the cells of the coarsest maps

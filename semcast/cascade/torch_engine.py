@@ -10,6 +10,7 @@ from .checkpoint import arrays
 from .device import visiting
 from .fingerprint import encoder_id
 from .model import Cascade
+from .tiles import enhanced_in_tiles
 
 
 class TorchEngine:
@@ -17,7 +18,8 @@ class TorchEngine:
 
     def __init__(self, cascade: Cascade):
         self.cascade, self.config = cascade, cascade.config
-        self.encoder_id = encoder_id(arrays(cascade.encoder))
+        above = arrays(cascade.enhancement) if self.config.enhancement.exists else None
+        self.encoder_id = encoder_id(arrays(cascade.encoder), above)
 
     def load(self) -> None:
         """Nothing is left to load."""
@@ -51,6 +53,22 @@ class TorchEngine:
         stage_a = self.cascade.stage_a
         with visiting(stage_a, self.cascade.device):
             return stage_a.encode(self.tensor(image).to(stage_a.dtype)).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def encode_layers(self, image: np.ndarray) -> list[np.ndarray]:
+        enhancement = self.cascade.enhancement
+        with visiting(enhancement, self.cascade.device):
+            layers = enhancement.encode(self.tensor(image).to(enhancement.dtype))
+        return [layer.float().cpu().numpy() for layer in layers]
+
+    @torch.inference_mode()
+    def enhance(self, base: np.ndarray, known: list[np.ndarray]) -> np.ndarray:
+        enhancement = self.cascade.enhancement
+        run = lambda *parts: (
+            enhancement.decode(*(self.tensor(p).to(enhancement.dtype) for p in parts)).float().cpu().numpy()
+        )
+        with visiting(enhancement, self.cascade.device):
+            return enhanced_in_tiles(run, self.config.enhancement, [base, *known], 1, 3)
 
     def tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.cascade.device)

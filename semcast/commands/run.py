@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import InputError, Lost
 from ..files import STDIO, check_file, check_output, check_suffix, find_pictures, make_folder
-from ..header import SEED_MAX, SIDE_BITS, bandwidth_ratio, check_sides, round_factor
+from ..header import BASE, SEED_MAX, SIDE_BITS, bandwidth_ratio, check_sides, round_factor
 from .common import (
     check_link,
     check_metrics,
@@ -21,6 +21,7 @@ from .common import (
     progress_bar,
     stem_of,
 )
+from .rate import check_rate, choose_rungs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +55,7 @@ def demo(args) -> None:
 
 def run(args) -> None:
     jobs = plan(args)
+    check_rate(args)
     check_link(args)
     check_metrics(args)
     from ..images import read_image
@@ -146,7 +148,8 @@ def send_over(job: Job, image: "np.ndarray", link: "Link", lpips: dict, args) ->
     from ..metrics.pixels import MS_SSIM_SIDE_MIN
 
     with progress_bar(args.steps or link.engine.config.steps, job.image.name, quiet=args.quiet) as tick:
-        result = link(image, job.snr_db, job.seed, args.factor, args.steps, tick)
+        rungs = choose_rungs(args, link, image, job.snr_db)
+        result = link(image, job.snr_db, job.seed, args.factor, args.steps, tick, rungs)
     if job.output != STDIO:
         make_folder(job.output.parent)
     write_image(job.output, result.image)
@@ -174,7 +177,8 @@ def describe(result: "Reconstruction", link: "Link", job: Job, args, quality: di
         "payload_uses": result.payload_uses,
         "bandwidth_ratio": bandwidth_ratio(uses, height, width),
         "element_ratio": 2 * bandwidth_ratio(uses, height, width),
-        "side_bits": SIDE_BITS + modem.side_bits,
+        "rungs": list(sent.header.rungs) if sent else list(BASE),
+        "side_bits": (sent.header.side_bits if sent else SIDE_BITS) + modem.side_bits,
         "mode": link.mode,
         "scheme": str(find_scheme(sent.header)) if sent and payload else None,
         "payload_bytes": len(payload) if payload else None,

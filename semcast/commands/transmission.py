@@ -6,13 +6,17 @@ import sys
 from ..channels.catalogue import find_channel
 from ..errors import InputError, Lost
 from ..files import STDIO, check_file, check_output, check_suffix
-from ..header import SIDE_BITS, bandwidth_ratio
+from ..header import bandwidth_ratio
 from .common import check_link, check_metrics, hint_at_size, load_link, load_metrics, progress_bar
+from .rate import check_rate, choose_rungs
 
 
 def send(args) -> None:
     given = (args.snr is not None) + (args.bytes is not None)
-    if given != (args.mode == "digital"):
+    check_rate(args)
+    if args.quality is not None and (args.snr is None or args.bytes is not None):
+        raise InputError("--quality holds for an SNR; give --snr DB with it")
+    if given != (args.mode == "digital" or args.quality is not None):
         raise InputError(
             "give either --snr or --bytes with --mode digital, and neither without: analog symbols suit any channel"
         )
@@ -24,7 +28,9 @@ def send(args) -> None:
 
     image = read_image(args.image)
     try:
-        header, content = load_link(args).send(image, args.snr, args.bytes, args.factor)
+        link = load_link(args)
+        rungs = choose_rungs(args, link, image, args.snr)
+        header, content = link.send(image, args.snr, args.bytes, args.factor, rungs)
     except Lost as error:  # no scheme can carry it: nothing was lost yet
         raise InputError(str(error)) from None
     write_frame(args.output, header, content)
@@ -60,11 +66,11 @@ def receive(args) -> None:
     from ..frame import read_frames
     from ..images import write_image
 
-    header, arrived = read_frames(args.frames)
+    (arrived, header), *others = read_frames(args.frames)
     link = load_link(args)
     steps = args.steps or link.engine.config.steps
     with progress_bar(steps, args.frames[0].name, quiet=args.quiet) as tick:
-        image = link.receive(arrived, header, args.steps, tick, args.seed)
+        image = link.receive(arrived, header, args.steps, tick, args.seed, others)
     write_image(args.output, image)
 
 
@@ -89,7 +95,8 @@ def info(args) -> None:
         "payload_bytes": len(content) if packet else None,
         "symbols": None if packet else header.channel_uses,
         "bandwidth_ratio": None if packet else bandwidth_ratio(header.channel_uses, header.height, header.width),
-        "side_bits": SIDE_BITS,
+        "rungs": list(header.rungs),
+        "side_bits": header.side_bits,
     }
     if args.json or not sys.stdout.isatty():
         print(json.dumps(row, separators=(",", ":")))

@@ -12,7 +12,7 @@ import numpy as np
 from ..cascade.engine import Engine
 from ..channels.base import Received
 from ..errors import InputError, Lost, require
-from ..header import Header, Transmission, stamp
+from ..header import BASE, Header, Transmission, stamp
 from . import analog, mcs, packet
 
 NO_CHANNEL = 31  # `Header.scheme` of a packet made without a channel; 1 .. 16 are rows of `mcs.TABLE`
@@ -32,9 +32,9 @@ class Digital:
         return packet.make_basis(self.engine.encode)
 
     def modulate(
-        self, z: np.ndarray, header: Header, snr_db: float | None = None, size_bytes: int | None = None
+        self, layers: list[np.ndarray], header: Header, snr_db: float | None = None, size_bytes: int | None = None
     ) -> Transmission:
-        """Make a packet for an SNR, or of a given size.
+        """Make a packet of Z, which is `layers[0]`, for an SNR, or of a given size.
 
         Args:
             snr_db: make the largest packet that k uses of AWGN carry at this SNR with a loss of at most 1 %.
@@ -42,9 +42,11 @@ class Digital:
 
         Raises:
             Lost: k uses carry no packet at this SNR.
-            InputError: size_bytes is too small, or a package is not installed.
+            InputError: size_bytes is too small, a package is not installed, or other rungs than the base are asked for.
         """
-        x, gain = analog.modulate(z)
+        if header.rungs != BASE:
+            raise InputError("a packet holds the whole base and nothing else; send other rungs as analog symbols")
+        x, gain = analog.modulate(layers[0])
         header = replace(header, gain=float(np.float16(gain.item())))
         if size_bytes is not None:
             header = replace(header, scheme=NO_CHANNEL)
@@ -69,8 +71,8 @@ class Digital:
         assert scheme is not None  # no packet fits into 0 bytes
         return replace(header, scheme=mcs.TABLE.index(scheme) + 1), payload
 
-    def demodulate(self, arrived: bytes | Received, header: Header) -> tuple[np.ndarray, np.ndarray]:
-        """Decode received symbols, or take the bytes of a packet -> (Z, its noise), as `analog.demodulate`.
+    def demodulate(self, arrived: bytes | Received, header: Header) -> list[analog.Estimate]:
+        """Decode received symbols, or take the bytes of a packet -> what is known of Z, as `analog.demodulate`.
 
         Raises:
             Lost: the packet's checksum fails.
@@ -85,7 +87,7 @@ class Digital:
         if stamp(header, payload).transmission_id != header.transmission_id:
             raise InputError("the packet belongs to another transmission than its header; fetch it again")
         x = packet.unpack(payload, header.latent_shape, self.basis)
-        return analog.demodulate(x, header.gain, header.latent_shape, self.engine.config.noise_aware)
+        return [analog.demodulate(x, header.gain, header.latent_shape, self.engine.config.noise_aware)]
 
 
 def symbols(payload: bytes, header: Header) -> np.ndarray:

@@ -1,0 +1,67 @@
+"""How much of a picture to send: the rungs that --rungs, --uses, --seconds or --quality ask for."""
+
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..header import BASE, LAYER_RUNGS, RUNGS, Header, round_factor
+from .common import notice
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..link import Link
+
+TRIAL_SEED = 0  # of the noise that --quality tries
+
+
+def is_asked(args) -> bool:
+    return any(getattr(args, name, None) is not None for name in ("rungs", "uses", "quality"))
+
+
+def check_rate(args) -> None:
+    """What can be refused before any work."""
+    if is_asked(args) and args.mode == "digital":
+        raise InputError("a packet always holds the whole base; --bytes or --snr sets its size")
+
+
+def choose_rungs(args, link: "Link", image: "np.ndarray", snr_db: float | None) -> tuple[int, int]:
+    """The first and the last rung to send of a picture [1, 3, H, W].
+
+    Raises:
+        InputError: the channel uses are too few, or no number of rungs reaches the quality.
+    """
+    from ..modulation.ladder import rungs_within
+
+    top = RUNGS if link.engine.config.enhancement.exists else LAYER_RUNGS
+    if args.rungs:
+        return args.rungs
+    if args.uses:
+        factor = round_factor(args.factor or link.engine.config.factor)
+        header = Header(link.engine.encoder_id, image.shape[-2], image.shape[-1], factor, 1.0)
+        return rungs_within(args.uses, header, top=top)
+    if args.quality is not None:
+        assert snr_db is not None
+        return least_rungs(args, link, image, snr_db, top)
+    return BASE
+
+
+def least_rungs(args, link: "Link", image: "np.ndarray", snr_db: float, top: int) -> tuple[int, int]:
+    """By bisection, for quality rises with every rung."""
+    from ..metrics.measure import measure
+
+    low, high, found = 0, top + 1, 0.0  # `low` rungs are too few, `high` enough or more than there are
+    while high - low > 1:
+        last = (low + high) // 2
+        values = measure(image, link(image, snr_db, seed=TRIAL_SEED, factor=args.factor, rungs=(1, last)).image, {})
+        reached = values["ms_ssim"] if values["ms_ssim"] is not None else values["ssim"]
+        assert reached is not None
+        if reached >= args.quality:
+            high, found = last, reached
+        elif last == top:
+            raise InputError(
+                f"all {top} rungs reach {reached:.3f} at {snr_db:g} dB, less than --quality {args.quality:g}"
+            )
+        else:
+            low = last
+    notice("rungs 1-%d reach %.3f at %g dB", high, found, snr_db)
+    return 1, high
