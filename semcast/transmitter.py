@@ -42,10 +42,14 @@ def transmit(
     return layers, header
 
 
+def top_rung(config: ModelConfig) -> int:
+    """The last rung that a model can send."""
+    return RUNGS if config.enhancement.exists else LAYER_RUNGS
+
+
 def check_rungs(rungs: tuple[int, int], config: ModelConfig) -> None:
     """Refuse rungs that a model does not have."""
-    first, last = rungs
-    top = RUNGS if config.enhancement.exists else LAYER_RUNGS
+    (first, last), top = rungs, top_rung(config)
     if not 1 <= first <= last <= top:
         raise InputError(f"there is no run of rungs {first} to {last}: model {config.name!r} has 1 to {top}")
     if rungs != BASE and not config.noise_aware:

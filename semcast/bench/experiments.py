@@ -40,6 +40,8 @@ class Experiment:
     names: tuple[str, ...] = ()  # only these pictures
 
 
+LADDER_USES = ("1152", "4096", "8192", "16384", "32768")  # for 512x512 pixels: 1/683 to 1/24
+LADDER_RIVALS = ("linear", "jpeg2000-ldpc", "avif-ldpc", "avif-capacity")
 EVERY_CODEC = tuple(f"{codec}-{link}" for codec in CODECS for link in ("ldpc", "fixed", "capacity", "finite"))
 TDL_C, ERASED = {"estimation": "ls"}, {"rate": 0.2}
 
@@ -134,6 +136,19 @@ EXPERIMENTS = {
         ),
         names=("kodim01.png", "kodim05.png", "kodim09.png"),
     ),
+    "ladder": Experiment(
+        about="rate against quality: one stream of rungs beside codecs and linear analog",
+        runs=tuple(
+            Run(
+                systems=("semcast-ladder", *LADDER_RIVALS),
+                snrs=(1.0, 10.0),
+                headline=(1.0, 10.0),
+                uses=uses,
+            )
+            for uses in LADDER_USES
+        ),
+        limit=6,
+    ),
     "camvid": Experiment(
         about="CamVid's test frames, whole, with the mIoU of a segmenter",
         runs=(
@@ -186,4 +201,4 @@ EXPERIMENTS = {
     ),
 }
 # These are measured again when `small` changes.
-OF_THE_MODEL = ("grid", "steps", "predictability", "robust", "crossing", "factor", "rate", "camvid")
+OF_THE_MODEL = ("grid", "steps", "predictability", "robust", "crossing", "factor", "rate", "ladder", "camvid")

@@ -24,22 +24,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..cascade.config import load_config
+from ..cascade.config import ENHANCEMENT, load_config
 from ..cascade.engine import Engine, load_model
 from ..cascade.models import find_model
 from ..channels.base import Received, ones
 from ..errors import InputError, Lost, load_object
 from ..errors import missing as missing_packages
-from ..header import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, HEADER_BYTES, SIDE_BITS, Header, pack, unpack
+from ..header import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, Header, pack, unpack
 from ..images import mean_colour as colour_of
 from ..images import to_image, to_pixels
 from ..link import Link
 from ..modulation import mcs as schemes
 from ..modulation.analog import modulate
 from ..modulation.capacity import capacity, normal_approximation
+from ..modulation.ladder import rungs_within
 from ..modulation.modems import on_air
 from ..modulation.packet import VERSION as PACKET_VERSION
-from . import codecs, deepjscc
+from ..transmitter import top_rung
+from . import codecs, deepjscc, linear
 from .downscale import enlarge, enlarging, grid, resize, samples, shrink, shrinking
 from .pictures import sides_of
 
@@ -81,7 +83,7 @@ def send_semcast(
 
 
 def header_side(header: Header) -> Side:
-    return {"header": (int.from_bytes(pack(header), "big"), SIDE_BITS)}
+    return {"header": (int.from_bytes(pack(header), "big"), header.side_bits)}
 
 
 def receive_semcast(received: Received, side: Side, model: str, device: str, steps: int | None) -> np.ndarray | None:
@@ -90,7 +92,8 @@ def receive_semcast(received: Received, side: Side, model: str, device: str, ste
 
 def receive_by(link: Link, received: Received, side: Side, steps: int | None = None) -> np.ndarray | None:
     """The receiver's seed is the CRC-32 of the header: another for every picture, and made of what arrived."""
-    header = side["header"][0].to_bytes(HEADER_BYTES, "big")
+    value, bits = side["header"]
+    header = value.to_bytes(bits // 8, "big")
     try:
         return to_pixels(link.receive(received, unpack(header), steps, seed=zlib.crc32(header)))
     except Lost:
@@ -142,6 +145,29 @@ def semcast(model: str, device: str, steps: int | None = None) -> System:
     send = partial(send_semcast, model=model, device=device, mode="analog")
     receive = partial(receive_semcast, model=model, device=device, steps=steps)
     return System(f"semcast, {asked}", send, receive, version=partial(model_version, model))
+
+
+def semcast_ladder(model: str, device: str) -> System:
+    send = partial(send_ladder, model=model, device=device)
+    receive = partial(receive_semcast, model=model, device=device, steps=None)
+    about = "semcast, as many rungs as the uses carry: a part of Z, or Z and what refines its picture"
+    return System(about, send, receive, version=lambda: f"{model_version(model)}, {enhancement_version(model)}")
+
+
+def send_ladder(pixels: np.ndarray, uses: int, snr_db: float, model: str, device: str) -> tuple[np.ndarray, Side]:
+    link = load_link(model, device, True, "analog")
+    config = link.engine.config
+    header = Header(0, *sides_of(pixels), config.factor, 1.0)
+    sent = link.send(to_image(pixels), rungs=rungs_within(uses, header, top=top_rung(config)))
+    return on_air(sent), header_side(sent.header)
+
+
+@functools.cache
+def enhancement_version(model: str) -> str:
+    """Hash of the layers above Z, which `model_version` need not know of."""
+    path = model_folder(model) / f"{ENHANCEMENT}.safetensors"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else "none"
+    return f"layers {digest}"
 
 
 def semcast_told_less(model: str, device: str, told: str) -> System:
@@ -360,6 +386,7 @@ def link_version() -> str:
 
 MODELS = {  # systems that run with any model: "semcast@MODEL_NAME_OR_DIR"
     "semcast": semcast,
+    "semcast-ladder": semcast_ladder,
     "semcast-10steps": partial(semcast, steps=10),
     "semcast-4steps": partial(semcast, steps=4),
     "semcast-2steps": partial(semcast, steps=2),
@@ -374,6 +401,12 @@ SYSTEMS = {
     **{name: make("small", "cpu") for name, make in MODELS.items()},
     "mean-colour": System("nothing is sent: what a lost picture is worth", send_nothing, receive_nothing),
     "downscale": System("the picture shrunk until its samples fit, sent analog", send_downscale, receive_downscale),
+    "linear": System(
+        "the strongest coefficients of the picture's DCT, sent analog at the best power: SoftCast's kind",
+        linear.send,
+        linear.receive,
+        version=linear.version,
+    ),
     "deepjscc": System(
         f"DeepJSCC, trained on AWGN of 1 to 20 dB for the ratios {', '.join(deepjscc.RATIOS)}",
         deepjscc.send,

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..header import BASE, LAYER_RUNGS, RUNGS, Header, round_factor
+from ..header import BASE, Header, round_factor
 from .common import notice
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ def choose_rungs(args, link: "Link", image: "np.ndarray", snr_db: float | None) 
         InputError: the channel uses are too few, or no number of rungs reaches the quality.
     """
     from ..modulation.ladder import rungs_within
+    from ..transmitter import top_rung
 
-    top = RUNGS if link.engine.config.enhancement.exists else LAYER_RUNGS
+    top = top_rung(link.engine.config)
     if args.rungs:
         return args.rungs
     if args.uses:
