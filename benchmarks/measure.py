@@ -182,6 +182,7 @@ def make_pages(args: argparse.Namespace) -> None:
             "--out",
             ROOT / "docs" / "kodak.jpg",
         )
+    python(here / "ladder_strip.py", "--out", ROOT / "docs" / "ladder.jpg")
     python("-m", "semcast", "demo", "--out", ROOT / "docs", "--force")
     python(here / "tables.py", "--write")
 

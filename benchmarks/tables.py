@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import bench_tables
+import ladder_tables
 import results
 from bench_tables import bench_plot
 from results import CELLS, average, read, share, source
@@ -63,6 +64,10 @@ def main() -> None:
         for metric, path in PLOTS.items():
             if (results.RESULTS / "grid.json").exists():
                 path.write_text(bench_plot(metric))
+        if (results.RESULTS / "ladder.json").exists():
+            for snr_db in ladder_tables.SNRS_DB:
+                path = ROOT / "docs" / f"ladder_{snr_db:g}db.svg"
+                path.write_text(ladder_tables.ladder_plot("lpips", snr_db))
         if (results.RESULTS / "crossing.json").exists():
             crossing_plot(PLOT)
 
@@ -82,7 +87,7 @@ def tables() -> dict[str, str]:
         ablation_fewstep,
         steps,
     ]
-    makers += [sizes, *bench_tables.TABLES]
+    makers += [sizes, *bench_tables.TABLES, *ladder_tables.TABLES]
     return {make.__name__: made(make) for make in makers}
 
 

@@ -26,7 +26,8 @@ from semcast.cascade.model import Cascade
 from semcast.files import write_text
 from semcast.training.config import PRESETS
 from semcast.training.data import step_generator
-from semcast.training.losses import BUCKETS, LOSSES, Step, bf16
+from semcast.training.losses import BUCKETS, Step, bf16
+from semcast.training.phases import LOSSES
 from semcast.training.train import make_optimiser
 
 TINY = replace(

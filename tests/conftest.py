@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from semcast.cascade.checkpoint import save_model
-from semcast.cascade.config import EncoderConfig, ModelConfig, StageAConfig, small_config
+from semcast.cascade.config import EncoderConfig, EnhancementConfig, ModelConfig, StageAConfig, small_config
 from semcast.cascade.model import Cascade
 from semcast.formats.kinds import say_once
 from semcast.metrics.lpips import LPIPS
@@ -45,6 +45,15 @@ def tiny_config(**changes) -> ModelConfig:
         stage_b=replace(b, cond_channels=16, text_channels=8),
     )
     return replace(config, **changes)
+
+
+TINY_ENHANCEMENT = EnhancementConfig(
+    encoder=(8, 8, 16),
+    encoder_blocks=(1, 1, 1),
+    decoder=(8, 8, 16, 16),
+    decoder_blocks=(1, 1, 1, 1),
+    base_blocks=(1, 1),
+)
 
 
 def tiny_cascade(seed: int = 0, **changes) -> Cascade:

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import TINY_ENHANCEMENT as ENHANCEMENT
 from conftest import photo, tiny_cascade
 from PIL import Image
 
 from semcast import Link, load_model
 from semcast.cascade.checkpoint import save_model
-from semcast.cascade.config import EnhancementConfig
 from semcast.cascade.tiles import enhancement_reach
 from semcast.errors import InputError
 from semcast.frame import noiseless, parse, read_frame, write_frame
@@ -20,13 +20,6 @@ from semcast.images import to_image
 from semcast.modulation.analog import Estimate
 from semcast.modulation.ladder import merge, rungs_within, sum_up
 
-ENHANCEMENT = EnhancementConfig(
-    encoder=(8, 8, 16),
-    encoder_blocks=(1, 1, 1),
-    decoder=(8, 8, 16, 16),
-    decoder_blocks=(1, 1, 1, 1),
-    base_blocks=(1, 1),
-)
 RUNS = [(1, 3), (1, 8), (1, 9), (1, 24), (3, 20), (9, 24), (17, 17), (24, 24)]
 
 

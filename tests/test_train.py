@@ -11,27 +11,31 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import photo, tiny_cascade, tiny_config
+from conftest import TINY_ENHANCEMENT, photo, tiny_cascade, tiny_config
 from PIL import Image
 from safetensors.torch import load_file, save
 from torch.nn import functional as F
 
 from semcast import randomness
 from semcast.cascade.checkpoint import load_cascade
-from semcast.cascade.config import NETWORKS
+from semcast.cascade.config import ENHANCEMENT, NETWORKS
 from semcast.cascade.denoiser import denoise, prepare
 from semcast.cascade.model import Cascade
+from semcast.cascade.torch_engine import TorchEngine
 from semcast.channels.noise import awgn
 from semcast.errors import InputError
 from semcast.files import find_pictures
+from semcast.frame import noiseless
 from semcast.images import MAX_FILE_BYTES, SUFFIXES, to_pixels
-from semcast.training import losses
+from semcast.link import Link
+from semcast.training import losses, phases
 from semcast.training import train as training
 from semcast.training.config import PHASES, PRESETS, TrainConfig
 from semcast.training.critic import Critic
 from semcast.training.data import Photos
+from semcast.training.enhancement import base_picture, heard, with_enhancement
 from semcast.training.train import learning_rate, train, update_ema, with_weights
-from semcast.transmitter import encode
+from semcast.transmitter import encode, unit_power
 
 STEPS, SAVED = 5, 2  # steps of a run, and between checkpoints; batch statistics are used in the first four
 
@@ -87,13 +91,13 @@ def photos(folder) -> Photos:
 
 def fail_at(monkeypatch, phase: str, step: int, fault) -> None:
     """Replace the losses of one step of a run by `fault(losses)`."""
-    loss, calls = losses.LOSSES[phase], iter(range(STEPS))
+    loss, calls = phases.LOSSES[phase], iter(range(STEPS))
 
     def faulty(*args):
         found = loss(*args)
         return fault(found) if next(calls) == step else found
 
-    monkeypatch.setitem(losses.LOSSES, phase, faulty)
+    monkeypatch.setitem(phases.LOSSES, phase, faulty)
 
 
 def interrupt(losses):
@@ -101,8 +105,8 @@ def interrupt(losses):
 
 
 def with_dropout():
-    """The tiny model with dropout, which draws from torch's global generator."""
-    return tiny(stage_b=replace(tiny_config().stage_b, dropout=(0.1,) * 4))
+    """The tiny model with every network, and with dropout, which draws from torch's global generator."""
+    return tiny(stage_b=replace(tiny_config().stage_b, dropout=(0.1,) * 4), enhancement=TINY_ENHANCEMENT)
 
 
 def log(run) -> list[dict]:
@@ -124,8 +128,8 @@ def interrupted(tmp_path, monkeypatch, photos, vgg, at: int = 3):
 
 
 def test_every_phase_has_a_loss_and_every_loss_a_phase():
-    assert PHASES.keys() == losses.LOSSES.keys()
-    assert all(phase.learns and set(phase.learns) <= set(NETWORKS) for phase in PHASES.values())
+    assert PHASES.keys() == phases.LOSSES.keys()
+    assert all(phase.learns and set(phase.learns) <= {*NETWORKS, ENHANCEMENT} for phase in PHASES.values())
     assert {preset.phase for preset in PRESETS.values()} == PHASES.keys()
 
 
@@ -155,11 +159,43 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(phase, adversarial,
     assert log(parts) == expected  # with one row for step 2, which was done twice
     assert files(parts / "model") == files(whole / "model")
     assert files(parts / "last") == files(whole / "last")
-    frozen = set(NETWORKS) - set(PHASES[phase].learns)
+    frozen = {*NETWORKS, ENHANCEMENT} - set(PHASES[phase].learns)
     model, before = load_cascade(parts / "model").state_dict(), with_dropout().state_dict()
     same = {k for k, v in before.items() if torch.equal(v, model[k])}
     assert {k for k in before if k.split(".")[0] in frozen} <= same  # frozen networks do not change
     assert all(any(k.startswith(name) for k in before.keys() - same) for name in PHASES[phase].learns)
+
+
+def test_a_model_gets_layers_that_change_no_picture_until_they_are_trained(tmp_path, photos, vgg):
+    start = tiny()
+    with_layers = with_enhancement(start, seed=3)
+    assert with_layers.config.enhancement.exists and with_enhancement(with_layers, seed=4) is with_layers
+    assert all(torch.equal(v, with_layers.state_dict()[k]) for k, v in start.state_dict().items())
+    again = with_enhancement(start, seed=3).state_dict()
+    assert all(torch.equal(v, again[k]) for k, v in with_layers.state_dict().items())
+    link, image = Link(TorchEngine(with_layers)), np.random.default_rng(0).random((1, 3, 128, 128), np.float32)
+    (whole, x), (base, y) = link.send(image, rungs=(1, 24)), link.send(image)
+    assert np.array_equal(link.receive(noiseless(x), whole), link.receive(noiseless(y), base))
+    image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(
+        base_picture(with_layers, image, make_step(2), config("enhancement")), base_again(with_layers, image)
+    )
+
+
+def base_again(cascade: Cascade, images):
+    """The base does not depend on how the batch is split: row by row, with the draws of the whole batch."""
+    rows = [slice(i, i + 1) for i in range(len(images))]
+    return torch.cat([base_picture(cascade, images[r], make_step(2, r), config("enhancement")) for r in rows])
+
+
+def test_rungs_that_are_not_sent_are_not_known(vgg):
+    layer = unit_power(torch.randn(3, 16, 4, 4, generator=torch.Generator().manual_seed(0)))
+    settings = config("enhancement", fading=0.0, erasures=0.0)
+    z, noise = heard(layer, torch.tensor([-3.0, 3.0, 9.0]), torch.full((3,), 30.0), make_step(3), settings)
+    for row, sent in zip(range(3), (0, 3, 8)):
+        known = noise[row].reshape(2, 8, -1).max(dim=2).values < 1  # channels p and p + 8
+        assert known.tolist() == [[p < sent for p in range(8)]] * 2
+    assert not z[noise == 1].any() and (z[2] - layer[2]).abs().max() < 0.3
 
 
 def test_the_thumbnail_loss_is_zero_at_the_true_latent_and_grows_with_the_error(vgg):

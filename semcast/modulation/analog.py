@@ -43,7 +43,8 @@ class Analog:
             return Transmission(header, base)
         first, last = header.rungs
         sent = base[:, sum(header.rung_uses[: first - 1]) : sum(header.rung_uses[: min(last, LAYER_RUNGS)])]
-        scale = np.mean(np.abs(sent) ** 2).clip(1e-8) ** -0.5 if sent.size else 1.0  # a part gets unit power of its own
+        partial = 0 < sent.size < base.size
+        scale = np.mean(np.abs(sent) ** 2).clip(1e-8) ** -0.5 if partial else 1.0  # a part has unit power of its own
         above = [rung for z in layers[1:] for rung in np.split(modulate(z)[0], LAYER_RUNGS, axis=1)]
         above = above[max(first - 1 - LAYER_RUNGS, 0) : max(last - LAYER_RUNGS, 0)]
         header = replace(header, gain=float(np.float16(gain.item() * scale)) if sent.size else 1.0)

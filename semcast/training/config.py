@@ -15,7 +15,7 @@ NOT_NEGATIVE = (*(f"{term}_weight" for term in TERMS), "latent_noise", "warmup")
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """The properties of a training phase; its loss is `losses.LOSSES[name]`."""
+    """The properties of a training phase; its loss is `phases.LOSSES[name]`."""
 
     learns: tuple[str, ...]  # the networks that are trained
     needs_lpips: bool = True
@@ -34,6 +34,7 @@ PHASES = {
     "joint": Phase(learns=("encoder", "stage_b")),
     "fewstep": Phase(learns=("stage_b",), unguided=True),
     "denoise": Phase(learns=("stage_b",), needs_lpips=False, cacheable=True),
+    "enhancement": Phase(learns=("enhancement",)),
 }
 
 
@@ -198,6 +199,21 @@ PRESETS = {  # the best settings so far; LOG.md has the experiments behind them
         spectrum_weight=0.1,
         grid_weight=40.0,
         adversarial_weight=0.04,
+    ),
+    "enhancement": TrainConfig(
+        phase="enhancement",
+        steps=4000,
+        lr=1e-3,
+        batch=4,
+        crop=128,
+        window=88,
+        pixel_weight=5.0,
+        weight_decay=0.0,
+        ema=0.998,
+        snr_min=-3.0,
+        snr_max=21.0,
+        fading=0.15,
+        erasures=0.15,
     ),
     "scsic-512": SCSIC,
     "scsic-1024": replace(SCSIC, crop=1024),

@@ -333,13 +333,3 @@ def grid_loss(decoded: Tensor) -> Tensor:
     h, w = (side // GRID for side in sides)
     repeated = fine[..., : h * GRID, : w * GRID].reshape(b, c, h, GRID, w, GRID).mean(dim=(2, 4))  # [b, c, GRID, GRID]
     return repeated.square().mean().clamp_min(1e-10).sqrt()
-
-
-LOSSES = {  # by phase
-    "autoencoder": autoencoder_loss,
-    "encoder": linear_loss,
-    "joint": joint_loss,
-    "decode": joint_loss,
-    "fewstep": fewstep_loss,
-    "denoise": denoise_loss,
-}

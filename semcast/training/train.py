@@ -1,4 +1,4 @@
-"""Training: one loop for six phases (losses.py).
+"""Training: one loop for seven phases (phases.py).
 
     autoencoder   Stage A alone: L1 + LPIPS-VGG
     encoder       the encoder alone: the best linear Z to start from
@@ -6,6 +6,7 @@
     joint         encoder and Stage B together
     fewstep       Stage B on its own samples: the sampler runs to a random step, which is then trained
     denoise       Stage B on noisy conditions, by the squared error of its output: the fine-tuning of the paper
+    enhancement   the layers above Z and their decoder
 
 The data of a step depend only on (seed, step), and data.py says which picture takes the place of one that cannot be
 read. On a CPU, a run that was interrupted and resumed therefore has the same losses as an uninterrupted one; some of
@@ -40,7 +41,9 @@ from . import latents, run_folder
 from .config import PHASES, TERMS, TrainConfig
 from .critic import Critic
 from .data import Photos, Prefetcher, decoding, step_generator
-from .losses import BUCKETS, LOSSES, Batch, Step, bf16, linear_basis, update_buckets
+from .enhancement import with_enhancement
+from .losses import BUCKETS, Batch, Step, bf16, linear_basis, update_buckets
+from .phases import LOSSES
 from .processes import gather, shares, start_processes, wait_for_all
 from .run_folder import State
 
@@ -186,6 +189,8 @@ def make_state(cascade: Cascade, config: TrainConfig, device: str) -> State:
     """Adapt the model to the phase, place it on the device and make an optimiser for the networks that it trains."""
     if config.fading + config.erasures:
         cascade = with_noise_map(cascade)
+    if "enhancement" in PHASES[config.phase].learns:
+        cascade = with_enhancement(cascade, config.seed)
     understands = () if "encoder" in PHASES[config.phase].learns else cascade.config.understands
     cascade.config = replace(cascade.config, same_as="", understands=understands)  # other weights from now on
     if config.prediction:

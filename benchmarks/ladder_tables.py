@@ -1,0 +1,78 @@
+"""Tables and plots of rates (experiment `ladder`) and of the radio modem (`modem.json`), for `tables.py`."""
+
+from collections import defaultdict
+
+from bench_tables import bench_groups, bench_source
+from results import CELLS, average, read
+
+from semcast.bench.report import colours, plot
+from semcast.bench.summary import summarise
+from semcast.header import bandwidth_ratio
+
+SIDE = 512  # of the pictures of `ladder`
+SNRS_DB = (1.0, 10.0)
+
+
+def by_rule(record: dict) -> dict[int, list[dict]]:
+    """The rows of each number of channel uses that was allowed."""
+    found = defaultdict(list)
+    for row in record["rows"]:
+        found[int(row["uses_rule"])].append(row)
+    return dict(sorted(found.items()))
+
+
+def ladder() -> str:
+    """Every system at every rate."""
+    record = read("ladder.json")
+    at = " / ".join(f"{snr:g}" for snr in SNRS_DB) + " dB"
+    lines = [f"| channel uses | system | used | LPIPS-Alex at {at} | PSNR dB | DISTS |", "|---" * 6 + "|"]
+    for allowed, rows in by_rule(record).items():
+        groups = bench_groups(record | {"rows": rows})
+        for system, found in groups.items():
+            used = max(row["payload_uses"] for part in found.values() for row in part)
+            keys = (*CELLS, ("dists", "DISTS", 3))
+            cells = [" / ".join(average(found[snr], key, digits) for snr in SNRS_DB) for key, _, digits in keys]
+            ratio = f"1/{1 / bandwidth_ratio(allowed, SIDE, SIDE):.0f}"
+            lines.append(f"| {allowed} ({ratio}) | `{system}` | {used} | {' | '.join(cells)} |")
+    return "\n".join(lines + bench_source(record))
+
+
+def ladder_plot(metric: str, snr_db: float) -> str:
+    """A metric over the channel uses that were allowed, as an SVG."""
+    record = read("ladder.json")
+    series = defaultdict(list)
+    for allowed, rows in by_rule(record).items():
+        at = [row for row in rows if row["snr_db"] == snr_db]
+        for (_, system, _, key), value in summarise(at).items():
+            if key == metric:
+                series[system].append((float(allowed), *value[:3]))
+    return plot(dict(series), metric, colours(series), across=f"channel uses at {snr_db:g} dB", log=True) + "\n"
+
+
+def modem() -> str:
+    """What the radio modem takes and costs."""
+    record = read("modem.json")
+    lines = [
+        "| profile | 512x512: seconds | 99 % of the power within | PAPR at 99.99 % | loss on AWGN, 10 dB | beside a genie, "
+        "Watterson poor | found and read, 0 dB AWGN | 3 dB Watterson poor | modulate, find ms |",
+        "|---" * 9 + "|",
+    ]
+    pick = lambda part, profile, **wanted: next(
+        row
+        for row in record[part]
+        if row["profile"] == profile and all(row[key] == value for key, value in wanted.items())
+    )
+    for profile in ("fast", "narrow"):
+        shape, speed = pick("shape", profile, uses=1152), pick("speed", profile)
+        loss = [pick("loss", profile, path=path, esn0_db=10.0)["loss_db"] for path in ("awgn", "watterson-poor")]
+        read_ = [pick("detection", profile, path=path)["read"] for path in ("awgn", "watterson-poor")]
+        lines.append(
+            f"| {profile} | {shape['seconds']:.2f} | {shape['band99_hz']} Hz | {shape['papr9999_db']:.1f} dB "
+            f"| {loss[0]:.1f} dB | {loss[1]:.1f} dB | {read_[0]:.1%} | {read_[1]:.1%} "
+            f"| {speed['modulate_ms']:.0f}, {speed['find_ms']:.0f} |"
+        )
+    alarms = ", ".join(f"{row['alarms']} in {row['seconds']} s of {row['kind']}" for row in record["false_alarms"])
+    return "\n".join([*lines, "", f"False alarms: {alarms}. SNR of detection in 3 kHz. `{record['command']}`"])
+
+
+TABLES = (ladder, modem)
