@@ -2,7 +2,6 @@
 
 image -> transmit -> layers -> modulate -> x -> channel -> y -> demodulate -> layers and noise -> receive -> image"""
 
-from math import inf
 from time import perf_counter
 
 import numpy as np
@@ -30,8 +29,8 @@ class Link:
 
     def send(self, image: Picture, snr_db=None, size_bytes=None, factor=None, rungs=BASE) -> Transmission:
         """A picture (`images.as_image`) -> header and symbols, or in digital mode a packet for an SNR or of a size."""
-        layers, header = transmit(as_image(image), self.engine, factor or self.engine.config.factor, rungs)
-        return self.modems[self.mode].modulate(layers, header, snr_db, size_bytes)
+        sent = transmit(as_image(image), self.engine, factor or self.engine.config.factor, rungs)
+        return self.modems[self.mode].modulate(*sent, snr_db, size_bytes)
 
     def propagate(self, x: np.ndarray, snr_db: float, seed: int = 0) -> Received:
         """x [1, k], from `on_air` -> what the antenna sees."""
@@ -40,16 +39,15 @@ class Link:
     def receive(self, arrived: Received | bytes, header: Header, steps=None, progress=None, seed=0, others=()):
         """What arrived, its header, any seed -> image [1, 3, H, W] in [0, 1]. Raises `Lost` if a packet is lost.
         others: (arrived, header) of more transmissions of the picture, with other rungs of it or the same again."""
-        parts = [(arrived, header), *others]
-        check_encoder([header for _, header in parts], self.engine)
-        header, layers = merge([(h, self.modems[h.mode].demodulate(y, h)) for y, h in parts])
-        return receive(layers, header, self.engine, [stream(seed, "receiver")], steps, progress)
+        check_encoder([header, *(h for _, h in others)], self.engine)
+        parts = [(h, self.modems[h.mode].demodulate(y, h)) for y, h in ((arrived, header), *others)]
+        return receive(*merge(parts), self.engine, [stream(seed, "receiver")], steps, progress)
 
     def __call__(self, image: Picture, snr_db: float, seed=0, factor=None, steps=None, progress=None, rungs=BASE):
         """All in a row, timed: a `Reconstruction`; equal arguments give equal ones. A lost picture is its mean colour.
         snr_db: Es/N0; seed: of all noise; factor: encoder input side / picture side; progress: called after a step."""
-        image = as_image(image)
-        start_s, sent_s, arrived_s, sent, received, lost = perf_counter(), inf, inf, None, None, False
+        image, sent, received, lost = as_image(image), None, None, False
+        start_s, sent_s, arrived_s = perf_counter(), np.inf, np.inf
         try:
             sent = self.send(image, snr_db, factor=factor, rungs=rungs)
             x, sent_s = on_air(sent), perf_counter()

@@ -44,8 +44,8 @@ class Reconstruction(NamedTuple):
 
 
 def receive(
-    layers: list[Estimate],
     header: Header,
+    layers: list[Estimate],
     engine: Engine,
     generators: Sequence[Generator],
     steps: int | None = None,
@@ -54,8 +54,8 @@ def receive(
     """What a modem made of receptions -> images [B, 3, H, W] in [0, 1].
 
     Args:
-        layers: from a modem's `demodulate`, Z first.
         header: sides and factor of the pictures, the same for all rows.
+        layers: from a modem's `demodulate`, Z first.
         generators: one a row, for the diffusion noise.
         steps: of the sampler, default the model's.
         progress: called with the number of finished steps.

@@ -29,6 +29,7 @@ from semcast.training.config import PRESETS
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import bench_tables  # noqa: E402
+import ladder_tables  # noqa: E402
 import measure  # noqa: E402
 import packet_gain  # noqa: E402
 import results  # noqa: E402
@@ -373,6 +374,24 @@ def test_every_rate_is_shown_with_what_was_filled_of_it(keep, monkeypatch):
         "| `downscale` | 1/683 | 53 | 0.019 / 0.019 | 1.00 / 10.00 |",
         "| `downscale` | 1/96 | 383 | 0.003 / 0.003 | 1.00 / 10.00 |",
     ]
+
+
+def test_the_table_and_the_plot_of_the_ladder_have_every_rate(keep):
+    rows = [
+        row_of(system, snr, lpips / uses, uses_rule=str(uses), uses=uses, payload_uses=uses - 2, psnr_db=snr, dists=0.25)
+        for system, lpips in (("semcast-ladder", 400.0), ("linear", 800.0))
+        for uses in (8192, 1152)
+        for snr in (1.0, 10.0)
+    ]
+    keep("ladder", rows)
+    lines = ladder_tables.ladder().splitlines()
+    assert lines[2:4] == [
+        "| 1152 (1/683) | `semcast-ladder` | 1150 | 0.347 / 0.347 | 1.00 / 10.00 | 0.250 / 0.250 |",
+        "| 1152 (1/683) | `linear` | 1150 | 0.694 / 0.694 | 1.00 / 10.00 | 0.250 / 0.250 |",
+    ]
+    assert lines[4].startswith("| 8192 (1/96) | `semcast-ladder` | 8190 | 0.049 / 0.049 |") and len(lines) == 8
+    drawn = ladder_tables.ladder_plot("lpips", 10.0)
+    assert drawn.startswith("<svg") and "channel uses at 10 dB" in drawn and drawn.count("<polyline") == 2
 
 
 def crossing_of_made_up_rows() -> list[dict]:

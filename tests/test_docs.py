@@ -20,7 +20,7 @@ from semcast.cascade.onnx_engine import load_weights
 from semcast.cli import build_parser, main
 from semcast.errors import brings
 from semcast.frame import VERSION
-from semcast.header import HEADER_BITS, SIDE_BITS
+from semcast.header import HEADER_BITS, LADDER_BITS, SIDE_BITS, Header
 from semcast.images import PHOTO
 from semcast.metrics.lpips import LPIPS
 
@@ -122,6 +122,19 @@ def test_protocol_counts_the_side_information_the_code_counts():
     assert f"| **{SIDE_BITS}** |" in table and SIDE_BITS <= 96
     assert f"the {SIDE_BITS} bits above" in PROTOCOL
     assert f"\nVersion {VERSION}. " in PROTOCOL and f"| version, {VERSION} |" in PROTOCOL
+
+
+def test_protocol_counts_the_bits_of_the_ladder():
+    table = PROTOCOL.split("## The ladder")[1].split("## Side information")[0]
+    bits = {}
+    for names, counts in re.findall(r"^\| ([\w, ]+) \| ([\d +]+)[,;:|]", table, re.M)[-8:]:
+        bits |= dict(zip(names.split(", "), map(int, re.findall(r"\d+", counts))))
+    bits |= {"header_crc": 16} if "| header_crc | 16 |" in table else {}
+    assert {name: bits[name] for name in LADDER_BITS} == LADDER_BITS
+    assert f"| together | {sum(LADDER_BITS.values())} |" in table
+    header = Header(0, 512, 512, 0.75, 1.0)
+    shown = [int(uses) for uses in re.findall(r"\| (\d+) \|$", table, re.M)[:3]]
+    assert shown == header.rung_uses[::8]
 
 
 def test_results_are_of_the_model_that_ships():

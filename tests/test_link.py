@@ -55,7 +55,7 @@ def symbols(z: np.ndarray) -> np.ndarray:
 def receive_symbols(received: Received, header: Header, gain, engine, generators, steps: int) -> np.ndarray:
     """Analog symbols -> pictures."""
     known = demodulate(received, gain, header.latent_shape, engine.config.noise_aware)
-    return receive([known], header, engine, generators, steps)
+    return receive(header, [known], engine, generators, steps)
 
 
 def pixels(path) -> np.ndarray:
