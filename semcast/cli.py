@@ -1,6 +1,7 @@
 """Command line: what may be typed, and how a mistake is answered. What a command does: commands/."""
 
 import argparse
+import math
 import re
 import sys
 from importlib import import_module
@@ -8,15 +9,19 @@ from pathlib import Path
 
 from . import __version__
 from .cascade.config import ENGINES
+from .commands.radio import OPTIONS
 from .errors import InputError, Lost
 from .header import BASE, RUNGS, SEED_MAX
 from .process import prepare
+from .signals.air import EFFECTS
 from .training.config import PRESETS
 
 OUT_OF_MEMORY = "out of memory; use a smaller picture, or --low-memory on a GPU"
 MISTAKE, LOST, INTERRUPTED = 2, 3, 130  # exit codes
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 SHELLS = ("bash", "zsh", "tcsh")
+PROFILES = ("fast", "narrow")  # of modem.profiles, which needs numpy; so do the modem's and the files' defaults
+LEAD_S, FILE_RATE_HZ, FILE_CENTRE_HZ = 0.2, 8000, 1500
 
 
 class Parser(argparse.ArgumentParser):
@@ -118,9 +123,18 @@ def build_parser() -> Parser:
     p.add_argument("--fetch-metrics", action="store_true", help="download LPIPS weights that are missing")
     p.set_defaults(run="run.run")
 
-    p = choices.add_parser("send", help="picture -> frame file with the symbols to transmit, or with a packet of bytes")
+    p = choices.add_parser(
+        "send",
+        help="picture -> frame file with the symbols to transmit, or with a packet of bytes; or a signal for radios",
+    )
     p.add_argument("image", type=Path, metavar="IMAGE", help="or - for stdin")
-    p.add_argument("-o", "--output", type=Path, required=True, metavar="X.sem", help="or - for stdout")
+    p.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="X",
+        help="X.sem, a frame, or X.wav, .flac, .sigmf-meta, .sigmf, .cfile, a signal; or - for stdout",
+    )
     add_force(p)
     add_mode(p)
     p.add_argument(
@@ -132,19 +146,45 @@ def build_parser() -> Parser:
     p.add_argument(
         "--bytes", type=size, metavar="N", help="digital: the packet has N bytes at most, 16 to 2048, for no channel"
     )
-    add_rate(p)
+    add_rate(p).add_argument(
+        "--seconds",
+        type=seconds,
+        metavar="S",
+        help="as many rungs as a signal of S seconds carries, --lead not counted",
+    )
     add_model(p)
     add_factor(p)
-    p.set_defaults(run="transmission.send")
+    p = p.add_argument_group("as a signal (WAV, FLAC, SigMF, cfile)")
+    p.add_argument(
+        "--profile",
+        choices=PROFILES,
+        help="2.2 kHz wide, the default, or 1.2 kHz; with -o -, raw 16-bit samples instead of a frame",
+    )
+    p.add_argument("--play", nargs="?", const="", metavar="DEVICE", help="on a sound card, given by part of its name")
+    p.add_argument("--lead", type=lead, metavar="S", help=f"silence before and after, default: {LEAD_S:g} seconds")
+    add_file_rate(p)
+    choices.choices["send"].set_defaults(run="transmission.send")
 
-    p = choices.add_parser("channel", help="frame -> the frame that arrives")
-    p.add_argument("frame", type=Path, metavar="X.sem", help="or - for stdin")
-    p.add_argument("-o", "--output", type=Path, required=True, metavar="Y.sem", help="or - for stdout")
+    p = choices.add_parser("channel", help="frame -> the frame that arrives; signal -> the signal that arrives")
+    p.add_argument("frame", type=Path, metavar="X", help="a frame or a signal, or - for stdin")
+    p.add_argument("-o", "--output", type=Path, required=True, metavar="Y", help="or - for stdout")
     add_force(p)
-    p.add_argument("--snr", type=snr, required=True, metavar="DB", help="Es/N0 per complex symbol, -30 to 60 dB")
+    p.add_argument("--snr", type=snr, metavar="DB", help="frames: Es/N0 per complex symbol, -30 to 60 dB")
+    p.add_argument(
+        "--snr3k", type=snr3k, metavar="DB", help="signals: power of the signal over that of the noise in 3 kHz, or inf"
+    )
     add_channel(p)
     p.add_argument("--seed", type=seed, default=0, help="of the channel's noise, default: %(default)s")
-    p.set_defaults(run="transmission.channel")
+    p = p.add_argument_group("on signals (WAV, SigMF, cfile)")
+    for flag, key in OPTIONS.items():
+        option = EFFECTS[key]
+        if key == "band":
+            p.add_argument(flag, dest=key, choices=option.allowed, help=option.about)
+        else:
+            unit = option.unit.upper().replace("/", "_PER_")
+            p.add_argument(flag, dest=key, type=number(float, *option.allowed), metavar=unit, help=option.about)
+    add_file_rate(p)
+    choices.choices["channel"].set_defaults(run="transmission.channel")
 
     p = choices.add_parser("channels", help="list the channels with their options")
     p.add_argument(
@@ -159,9 +199,16 @@ def build_parser() -> Parser:
     p.set_defaults(run="lists.channels")
 
     p = choices.add_parser(
-        "receive", help="frame -> picture; several receptions of one transmission -> one better picture"
+        "receive",
+        help="frame or recording -> picture; several receptions of one transmission -> one better picture",
     )
-    p.add_argument("frames", type=Path, nargs="+", metavar="Y.sem", help="or - for stdin")
+    p.add_argument(
+        "frames",
+        type=Path,
+        nargs="*",
+        metavar="Y",
+        help="frames, recordings (WAV, FLAC, SigMF, cfile ...), or - for stdin",
+    )
     p.add_argument(
         "-o",
         "--output",
@@ -174,11 +221,30 @@ def build_parser() -> Parser:
     add_model(p)
     add_steps(p)
     p.add_argument("--seed", type=seed, default=0, help="of the receiver's noise, default: %(default)s")
-    p.set_defaults(run="transmission.receive")
+    p = p.add_argument_group("from recordings, which may hold several transmissions")
+    p.add_argument(
+        "--pick", type=count, metavar="N", help="only the Nth picture; default: all, as OUT-1.png, OUT-2.png ..."
+    )
+    add_air_header(p)
+    p.add_argument("--report", type=Path, metavar="FILE", help="what was measured, a JSON object a transmission")
+    p.add_argument("--json", action="store_true", help="the same on stdout")
+    add_file_rate(p)
+    p.add_argument(
+        "--listen",
+        type=listening,
+        nargs="?",
+        const=math.inf,
+        metavar="S",
+        help="from the sound card, until a transmission is over, or S seconds",
+    )
+    p.add_argument("--device-in", metavar="NAME", help="sound card to listen to, by part of its name")
+    choices.choices["receive"].set_defaults(run="transmission.receive")
 
-    p = choices.add_parser("info", help="what a frame file holds")
-    p.add_argument("frame", type=Path, metavar="X.sem", help="or - for stdin")
-    p.add_argument("--json", action="store_true", help="one JSON object, as always where stdout is no terminal")
+    p = choices.add_parser("info", help="what a frame holds, or which transmissions a recording")
+    p.add_argument("frame", type=Path, metavar="X", help="a frame or a recording, or - for stdin")
+    p.add_argument("--json", action="store_true", help="JSON, as always where stdout is no terminal")
+    add_air_header(p)
+    add_file_rate(p)
     p.set_defaults(run="transmission.info")
 
     p = choices.add_parser("compare", help="how near one picture is to another: PSNR, SSIM, MS-SSIM, LPIPS")
@@ -373,7 +439,30 @@ def add_factor(p: Parser) -> None:
     )
 
 
-def add_rate(p: argparse.ArgumentParser) -> None:
+def add_file_rate(p: argparse._ActionsContainer) -> None:
+    p.add_argument(
+        "--rate",
+        type=file_rate,
+        metavar="HZ",
+        help=f"samples a second of what is written, and of a .cfile that is read; default: {FILE_RATE_HZ}",
+    )
+    p.add_argument(
+        "--centre",
+        type=centre,
+        metavar="HZ",
+        help=f"audio frequency at 0 Hz of complex samples, default: what a SigMF file says, or {FILE_CENTRE_HZ}",
+    )
+
+
+def add_air_header(p: argparse._ActionsContainer) -> None:
+    p.add_argument(
+        "--header",
+        metavar="FRAME_OR_HEX",
+        help="of a transmission whose own is damaged: the frame that was sent, or `header` of another reception's report",
+    )
+
+
+def add_rate(p: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
     group = p.add_mutually_exclusive_group()
     group.add_argument(
         "--rungs",
@@ -388,6 +477,7 @@ def add_rate(p: argparse.ArgumentParser) -> None:
         metavar="Q",
         help="as few rungs as give this MS-SSIM, 0 to 1, at the SNR: it is tried",
     )
+    return group
 
 
 def span(text: str) -> tuple[int, int]:
@@ -418,4 +508,10 @@ def number(kind, low, high):
 snr, factor = number(float, -30, 60), number(float, 0.5, 1)
 steps, seed, size = number(int, 1, 1000), number(int, 0, SEED_MAX), number(int, 16, 2048)
 uses, quality = number(int, 1, 10**9), number(float, 0, 1)
+seconds, listening, lead = number(float, 0, 3600), number(float, 1, 86_400), number(float, 0, 60)
+file_rate, centre, snr3k = (
+    number(int, 4000, 20_000_000),
+    number(float, -10_000_000, 10_000_000),
+    number(float, -40, math.inf),
+)
 side, count = number(int, 64, 8192), number(int, 1, 100_000)

@@ -9,6 +9,8 @@ from ..cascade.models import find_model, known_models
 from ..channels.catalogue import CHANNELS, MISMATCH
 from ..errors import InputError, require
 from ..files import check_output
+from ..signals.air import EFFECTS, PATHS
+from .radio import OPTIONS, SUFFIXES
 
 PLOTS = (".png", ".svg", ".pdf", ".jpg")
 
@@ -34,6 +36,17 @@ def channels(args) -> None:
         last = channel.own
     print("every channel")
     print(describe_option("snr_mismatch_db", MISMATCH))
+    print(f"\nradio paths, for signals ({SUFFIXES})")
+    for path in PATHS.values():
+        echoes = (
+            ""
+            if path.doppler_hz is None
+            else f"; two paths {path.delay_ms:g} ms apart, fading at {path.doppler_hz:g} Hz"
+        )
+        print(f"{path.name:18s} {path.about}{echoes}")
+    for flag, key in OPTIONS.items():
+        print(describe_option(flag, EFFECTS[key]))
+    print(f"{'':18s}e.g. semcast channel photo.wav -o arrived.wav --snr3k 10 --channel watterson-poor --offset 30")
 
 
 def describe_option(key: str, option) -> str:

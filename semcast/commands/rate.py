@@ -15,7 +15,7 @@ TRIAL_SEED = 0  # of the noise that --quality tries
 
 
 def is_asked(args) -> bool:
-    return any(getattr(args, name, None) is not None for name in ("rungs", "uses", "quality"))
+    return any(getattr(args, name, None) is not None for name in ("rungs", "uses", "seconds", "quality"))
 
 
 def check_rate(args) -> None:
@@ -36,14 +36,31 @@ def choose_rungs(args, link: "Link", image: "np.ndarray", snr_db: float | None) 
     top = top_rung(link.engine.config)
     if args.rungs:
         return args.rungs
-    if args.uses:
+    seconds = getattr(args, "seconds", None)
+    if args.uses or seconds is not None:
         factor = round_factor(args.factor or link.engine.config.factor)
         header = Header(link.engine.encoder_id, image.shape[-2], image.shape[-1], factor, 1.0)
-        return rungs_within(args.uses, header, top=top)
+        return rungs_within(args.uses or uses_within(args, header), header, top=top)
     if args.quality is not None:
         assert snr_db is not None
         return least_rungs(args, link, image, snr_db, top)
     return BASE
+
+
+def uses_within(args, header: Header) -> int:
+    """The channel uses of a signal that lasts as long as --seconds says."""
+    from ..modem.layout import duration_s, symbols_within
+    from ..modem.transmit import SYMBOLS_MAX
+    from .radio import profile_of
+
+    profile, least = profile_of(args), header.rung_uses[0]
+    uses = min(symbols_within(profile, args.seconds), SYMBOLS_MAX)
+    if uses < least:
+        needed = duration_s(profile, least)
+        raise InputError(
+            f"--seconds {args.seconds:g} is too short: {needed:.2f} s, profile {profile.name}, hold a rung"
+        )
+    return uses
 
 
 def least_rungs(args, link: "Link", image: "np.ndarray", snr_db: float, top: int) -> tuple[int, int]:

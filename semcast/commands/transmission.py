@@ -8,10 +8,13 @@ from ..errors import InputError, Lost
 from ..files import STDIO, check_file, check_output, check_suffix
 from ..header import bandwidth_ratio
 from .common import check_link, check_metrics, hint_at_size, load_link, load_metrics, progress_bar
+from .radio import by_radio, check_frames_only, check_kind, check_send, is_recording, send_signal, signal_channel
 from .rate import check_rate, choose_rungs
 
 
 def send(args) -> None:
+    if not args.output and args.play is None:
+        raise InputError("the following arguments are required: -o/--output (see `semcast send --help`)")
     given = (args.snr is not None) + (args.bytes is not None)
     check_rate(args)
     if args.quality is not None and (args.snr is None or args.bytes is not None):
@@ -21,7 +24,7 @@ def send(args) -> None:
             "give either --snr or --bytes with --mode digital, and neither without: analog symbols suit any channel"
         )
     check_file(args.image, "picture")
-    check_output(args.output, [args.image], args.force)
+    check_send(args)
     check_link(args)
     from ..frame import write_frame
     from ..images import read_image
@@ -33,12 +36,17 @@ def send(args) -> None:
         header, content = link.send(image, args.snr, args.bytes, args.factor, rungs)
     except Lost as error:  # no scheme can carry it: nothing was lost yet
         raise InputError(str(error)) from None
-    write_frame(args.output, header, content)
+    if by_radio(args) and not isinstance(content, bytes):
+        send_signal(args, header, content)
+    else:
+        write_frame(args.output, header, content)
     if not isinstance(content, bytes):
         hint_at_size(str(args.image), header.height, header.width, header.channel_uses)
 
 
 def channel(args) -> None:
+    if check_kind(args):
+        return signal_channel(args)
     simulate = find_channel(args.channel)
     options = simulate.parse(args.channel_option)
     check_file(args.frame, "frame")
@@ -59,6 +67,17 @@ def channel(args) -> None:
 def receive(args) -> None:
     if args.frames.count(STDIO) > 1:
         raise InputError("stdin holds one frame; give - once")
+    if args.listen is not None:
+        from .listening import listen
+
+        return listen(args)
+    if not args.frames:
+        raise InputError("name a frame or a recording, or give --listen (see `semcast receive --help`)")
+    if any(is_recording(path) for path in args.frames):
+        from . import recordings
+
+        return recordings.receive(args)
+    check_frames_only(args)
     for path in args.frames:
         check_file(path, "frame")
     check_output(args.output, args.frames, args.force)
@@ -75,6 +94,11 @@ def receive(args) -> None:
 
 
 def info(args) -> None:
+    if is_recording(args.frame):
+        from . import recordings
+
+        return recordings.info(args)
+    check_frames_only(args)
     check_file(args.frame, "frame")
     from ..channels.base import Received
     from ..frame import read_frame

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..channels.erasure import interleaver
-from .profiles import PREAMBLE, SYMBOL, Profile
+from .profiles import PREAMBLE, RATE_HZ, SYMBOL, Profile
 
 BLOCK_SYMBOLS = 35  # OFDM symbols, about a second, within which the payload is interleaved
 
@@ -71,6 +71,18 @@ def lay_out_between(profile: Profile, symbols: int) -> Layout | None:
     data = symbols - symbols // (profile.data_per_pilot + 1)
     layout = Layout(profile, data - 2 * profile.header_symbols)
     return layout if layout.payload > 0 and layout.symbols == symbols else None
+
+
+def duration_s(profile: Profile, count: int) -> float:
+    """How long a transmission of `count` symbols takes."""
+    return lay_out(profile, count).length / RATE_HZ
+
+
+def symbols_within(profile: Profile, seconds: float) -> int:
+    """How many symbols of payload a transmission carries that takes no more than so many seconds; 0 if none."""
+    symbols = max((round(seconds * RATE_HZ) - 2 * PREAMBLE) // SYMBOL, 0)
+    data = symbols - symbols // (profile.data_per_pilot + 1)
+    return max(data - 2 * profile.header_symbols, 0) * profile.carriers
 
 
 def pilot_signs(count: int) -> np.ndarray:

@@ -15,6 +15,7 @@ import soundfile
 from ..errors import InputError
 from ..files import STDIO, check_file, write_bytes
 from .filters import resample, resample_blocks
+from .suffixes import WRITTEN
 
 RATE_HZ = 8000
 HOURS_MAX = 6.0  # that are held in memory: 660 MiB
@@ -23,7 +24,6 @@ CHANNELS_MAX = 64
 SIZE_MAX = 1e9  # of a sample; full scale is 1
 BLOCK_S = 1.0
 PEAK_DBFS = -1.0  # of what is written, so that a filter behind it may ring a little
-WRITTEN = {".wav": "WAV", ".flac": "FLAC"}
 RAW = "raw 16-bit samples at 8000 Hz, one channel, little-endian"  # what - means
 
 notice = getLogger("semcast").warning

@@ -8,13 +8,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import STDIO
-from .audio import PEAK_DBFS, RATE_HZ, WRITTEN, collect, read_audio_blocks, write_audio
+from .audio import PEAK_DBFS, RATE_HZ, collect, read_audio_blocks, write_audio
 from .iq import CENTRE_HZ, read_cfile, write_cfile
-from .sigmf import ARCHIVE, DATA, META, read_sigmf, write_sigmf
-
-SIGMF = (META, DATA, ARCHIVE)
-CFILE = ".cfile"
-SIGNAL_SUFFIXES = (*WRITTEN, *SIGMF, CFILE)  # that are written; sound is also read from .ogg, .aiff, .mp3 ...
+from .sigmf import read_sigmf, write_sigmf
+from .suffixes import CFILE, DATA, META, SIGMF, SIGNAL_SUFFIXES
 
 
 def read_signal(path: Path, rate_hz: float = RATE_HZ, centre_hz: float | None = None) -> np.ndarray:

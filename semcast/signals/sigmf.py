@@ -21,8 +21,8 @@ from ..errors import InputError
 from ..files import check_file, read_bytes, write_bytes
 from .audio import PEAK_DBFS, RATE_HZ
 from .iq import CENTRE_HZ, KINDS, WRITTEN_KINDS, Kind, open_binary, pack, read_samples
+from .suffixes import ARCHIVE, DATA, META
 
-META, DATA, ARCHIVE = ".sigmf-meta", ".sigmf-data", ".sigmf"
 META_BYTES_MAX = 1 << 20
 MEMBERS_MAX = 64  # of an archive
 CENTRE_KEY = "semcast:centre_hz"  # the audio frequency at 0 Hz

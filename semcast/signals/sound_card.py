@@ -23,6 +23,11 @@ def devices() -> list[tuple[str, int, int]]:
     return [(d["name"], d["max_input_channels"], d["max_output_channels"]) for d in _portaudio().query_devices()]
 
 
+def check_card(device: str | None, kind: str) -> None:
+    """Raise InputError unless there is a card for "input" or "output" of this name; call it before minutes of work."""
+    _find(device, kind)
+
+
 def play(samples: np.ndarray, device: str | None = None, peak_dbfs: float | None = PEAK_DBFS) -> None:
     """Play samples [N] at RATE_HZ to the end, at the card's own rate.
 
