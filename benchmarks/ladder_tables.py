@@ -1,4 +1,4 @@
-"""Tables and plots of rates (experiment `ladder`) and of the radio modem (`modem.json`), for `tables.py`."""
+"""Table and plots of rates (experiment `ladder`), for `tables.py`."""
 
 from collections import defaultdict
 
@@ -49,30 +49,4 @@ def ladder_plot(metric: str, snr_db: float) -> str:
     return plot(dict(series), metric, colours(series), across=f"channel uses at {snr_db:g} dB", log=True) + "\n"
 
 
-def modem() -> str:
-    """What the radio modem takes and costs."""
-    record = read("modem.json")
-    lines = [
-        "| profile | 512x512: seconds | 99 % of the power within | PAPR at 99.99 % | loss on AWGN, 10 dB | beside a genie, "
-        "Watterson poor | found and read, 0 dB AWGN | 3 dB Watterson poor | modulate, find ms |",
-        "|---" * 9 + "|",
-    ]
-    pick = lambda part, profile, **wanted: next(
-        row
-        for row in record[part]
-        if row["profile"] == profile and all(row[key] == value for key, value in wanted.items())
-    )
-    for profile in ("fast", "narrow"):
-        shape, speed = pick("shape", profile, uses=1152), pick("speed", profile)
-        loss = [pick("loss", profile, path=path, esn0_db=10.0)["loss_db"] for path in ("awgn", "watterson-poor")]
-        read_ = [pick("detection", profile, path=path)["read"] for path in ("awgn", "watterson-poor")]
-        lines.append(
-            f"| {profile} | {shape['seconds']:.2f} | {shape['band99_hz']} Hz | {shape['papr9999_db']:.1f} dB "
-            f"| {loss[0]:.1f} dB | {loss[1]:.1f} dB | {read_[0]:.1%} | {read_[1]:.1%} "
-            f"| {speed['modulate_ms']:.0f}, {speed['find_ms']:.0f} |"
-        )
-    alarms = ", ".join(f"{row['alarms']} in {row['seconds']} s of {row['kind']}" for row in record["false_alarms"])
-    return "\n".join([*lines, "", f"False alarms: {alarms}. SNR of detection in 3 kHz. `{record['command']}`"])
-
-
-TABLES = (ladder, modem)
+TABLES = (ladder,)

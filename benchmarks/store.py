@@ -14,8 +14,8 @@ import torch
 from scripts import script, summary
 
 from semcast.bench.systems import model_version
-from semcast.cascade.checkpoint import arrays, load_cascade, save_model
-from semcast.cascade.fingerprint import encoder_id
+from semcast.cascade.checkpoint import load_cascade, save_model
+from semcast.cascade.torch_engine import TorchEngine
 
 
 def main() -> None:
@@ -27,13 +27,13 @@ def main() -> None:
     args = p.parse_args()
     cascade = load_cascade(args.source)
     known = sorted(
-        {*cascade.config.understands, *args.understands, *([f"{encoder_id(arrays(cascade.encoder)):04x}"] * args.same)}
+        {*cascade.config.understands, *args.understands, *([f"{TorchEngine(cascade).encoder_id:04x}"] * args.same)}
     )
     version = model_version(str(args.source)).split()[-1] if args.same else ""
     cascade.config = replace(cascade.config, understands=tuple(known), same_as=version)
     save_model(cascade, args.target, torch.int8)
     size = sum(path.stat().st_size for path in args.target.glob("*.safetensors"))
-    stored = encoder_id(arrays(load_cascade(args.target).encoder))
+    stored = TorchEngine(load_cascade(args.target)).encoder_id
     print(f"{args.target}: {size / 2**20:.1f} MiB, encoder {stored:04x}, understands {', '.join(known) or 'no other'}")
 
 

@@ -207,13 +207,22 @@ def test_the_flags_are_a_contract():
         "demo": ["--force", "--out"],
         "run": sorted(
             ["--out", "--output", "--force", "--json", "--factor", "--steps", "--seed", "--lpips", "--fetch-metrics"]
-            + ["--mode", *model, *channel]
+            + ["--mode", "--rungs", "--uses", "--quality", *model, *channel]
         ),
-        "send": sorted(["--output", "--force", "--factor", "--mode", "--snr", "--bytes", *model]),
-        "channel": sorted(["--output", "--force", "--seed", *channel]),
+        "send": sorted(
+            ["--output", "--force", "--factor", "--mode", "--snr", "--bytes", *model]
+            + ["--rungs", "--uses", "--quality", "--seconds", "--profile", "--play", "--lead", "--rate", "--centre"]
+        ),
+        "channel": sorted(
+            ["--output", "--force", "--seed", *channel, "--snr3k", "--offset", "--drift", "--clock", "--clip"]
+            + ["--tone", "--tone-hz", "--band", "--level", "--rate", "--centre"]
+        ),
         "channels": ["--force", "--plot"],
-        "receive": sorted(["--output", "--force", "--steps", "--seed", *model]),
-        "info": ["--json"],
+        "receive": sorted(
+            ["--output", "--force", "--steps", "--seed", *model, "--pick", "--header", "--report", "--json"]
+            + ["--rate", "--centre", "--listen", "--device-in"]
+        ),
+        "info": ["--centre", "--header", "--json", "--rate"],
         "compare": ["--json", "--lpips"],
         "completion": [],
         "bench": sorted(
