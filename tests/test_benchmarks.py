@@ -378,7 +378,9 @@ def test_every_rate_is_shown_with_what_was_filled_of_it(keep, monkeypatch):
 
 def test_the_table_and_the_plot_of_the_ladder_have_every_rate(keep):
     rows = [
-        row_of(system, snr, lpips / uses, uses_rule=str(uses), uses=uses, payload_uses=uses - 2, psnr_db=snr, dists=0.25)
+        row_of(
+            system, snr, lpips / uses, uses_rule=str(uses), uses=uses, payload_uses=uses - 2, psnr_db=snr, dists=0.25
+        )
         for system, lpips in (("semcast-ladder", 400.0), ("linear", 800.0))
         for uses in (8192, 1152)
         for snr in (1.0, 10.0)

@@ -41,7 +41,7 @@ class Experiment:
 
 
 LADDER_USES = ("1152", "4096", "8192", "16384", "32768")  # for 512x512 pixels: 1/683 to 1/24
-LADDER_RIVALS = ("linear", "jpeg2000-ldpc", "avif-ldpc", "avif-capacity")
+LADDER_RIVALS = ("linear", "avif-ldpc", "avif-capacity")
 EVERY_CODEC = tuple(f"{codec}-{link}" for codec in CODECS for link in ("ldpc", "fixed", "capacity", "finite"))
 TDL_C, ERASED = {"estimation": "ls"}, {"rate": 0.2}
 
@@ -147,7 +147,7 @@ EXPERIMENTS = {
             )
             for uses in LADDER_USES
         ),
-        limit=6,
+        limit=4,
     ),
     "camvid": Experiment(
         about="CamVid's test frames, whole, with the mIoU of a segmenter",
