@@ -355,7 +355,7 @@ def build_parser() -> Parser:
     actions = p.add_subparsers(dest="action", metavar="fetch|export")
     p = actions.add_parser("export", help="write a model as ONNX files, for browsers, telephones and other programs")
     p.add_argument("name", metavar="NAME_OR_DIR")
-    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the four files")
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files, one a graph")
     add_force(p)
     p.set_defaults(run="lists.export")
     p = actions.add_parser("fetch", help="bring an official model, or weights of LPIPS (see its --help)")

@@ -1,10 +1,11 @@
-"""From Z to what is sent, and back: two modems with the same interface.
+"""From layers to what is sent, and back: two modems with the same interface. The first layer is Z.
 
-    modulate(z, header, snr_db, size_bytes) -> Transmission    Z [1, 16, hz, wz] as x [1, k] or as the bytes of a packet
-    demodulate(arrived, header) -> (z, noise)                  each [1, 16, hz, wz]; noise 0: clean, 1: nothing known
+    modulate(layers, header, snr_db, size_bytes) -> Transmission    as x [1, k], or Z as the bytes of a packet
+    demodulate(arrived, header) -> list of (z, noise)               [1, 16, h, w] each; noise 0: clean, 1: nothing known
 
 modems.py    the two modems by name
 analog.py    two numbers of Z form one complex symbol; no channel code, so no cliff
+ladder.py    which rungs of the layers to send, and one picture from several transmissions
 digital.py   a packet of bytes over 5G LDPC and QAM; it arrives whole or is lost
 packet.py    Z as bytes: transform, quantiser, entropy code
 mcs.py       the choice of modulation and code rate for an SNR
