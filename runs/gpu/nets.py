@@ -88,13 +88,16 @@ class Features(nn.Module):
 
     @staticmethod
     def unit(x):
-        return x * (x.float().square().sum(1, keepdim=True) + 1e-8).rsqrt().to(x.dtype)
+        norm = torch.linalg.vector_norm(
+            x, dim=1, keepdim=True
+        ).float()  # in one pass; these maps are the largest of all
+        return x * (1 / (norm + 1e-4)).to(x.dtype)
 
     def vgg_maps(self, image):
         x = ((2 * image - 1 - self.shift) / self.scale).to(self.dtype).contiguous(memory_format=torch.channels_last)
         maps = []
         for i, (w, b) in enumerate(self.vgg):
-            x = F.relu(F.conv2d(x, w, b, padding=1))
+            x = F.relu(F.conv2d(x, w, b, padding=1), inplace=True)
             if i in VGG_TAPS:
                 maps.append(self.unit(x))
             if i in VGG_POOL:
@@ -127,20 +130,24 @@ class Features(nn.Module):
         return maps
 
     def lpips(self, a, b):
-        return sum((((x - y).float().square()) * w[:, None, None]).sum(1).mean() for x, y, w in zip(a, b, self.lin))
+        total = 0.0
+        for x, y, w in zip(a, b, self.lin):
+            difference = (x - y).permute(0, 2, 3, 1)
+            total = total + (difference * difference @ w.to(x.dtype)).mean(dtype=torch.float32)
+        return total
 
     def lite_distance(self, a, b):
-        return sum((x - y).float().square().sum(1).mean() for x, y in zip(a, b)) / len(a)
+        return sum((x - y).square().mean(dtype=torch.float32) * x.shape[1] for x, y in zip(a, b)) / len(a)
 
 
 class Critic(nn.Module):
-    """One small head for every map of Features."""
+    """One small head for every map of Features but the first, which is as large as the picture."""
 
     def __init__(self, width=64):
         super().__init__()
         heads = []
-        for i, c in enumerate((*VGG_WIDTHS, *LITE_TAPS)):
-            stride = 2 if i in (0, 1) else 1
+        for i, c in enumerate((*VGG_WIDTHS[1:], *LITE_TAPS)):
+            stride = 2 if i == 0 else 1
             heads.append(
                 nn.Sequential(
                     nn.Conv2d(c, width, 1),
@@ -155,4 +162,4 @@ class Critic(nn.Module):
         self.heads = nn.ModuleList(heads)
 
     def forward(self, maps):
-        return [head(m * m.shape[1] ** 0.5) for head, m in zip(self.heads, maps)]
+        return [head(m * m.shape[1] ** 0.5) for head, m in zip(self.heads, maps[1:])]
