@@ -12,6 +12,7 @@ from .cascade.config import ENGINES
 from .commands.radio import OPTIONS
 from .errors import InputError, Lost
 from .header import BASE, RUNGS, SEED_MAX
+from .modulation.reply import WISHES
 from .process import prepare
 from .signals.air import EFFECTS
 from .training.config import PRESETS
@@ -152,6 +153,12 @@ def build_parser() -> Parser:
         metavar="S",
         help="as many rungs as a signal of S seconds carries, --lead not counted",
     )
+    p.add_argument(
+        "--reply",
+        type=Path,
+        metavar="R",
+        help="go on as the receiver wishes: the same rungs again, or the next ones, by default for as many channel uses",
+    )
     add_model(p)
     add_factor(p)
     p = p.add_argument_group("as a signal (WAV, FLAC, SigMF, cfile)")
@@ -221,6 +228,10 @@ def build_parser() -> Parser:
     add_model(p)
     add_steps(p)
     p.add_argument("--seed", type=seed, default=0, help="of the receiver's noise, default: %(default)s")
+    p.add_argument(
+        "--reply", type=Path, metavar="R", help="write what arrived and what is wished, 8 bytes for `send --reply R`"
+    )
+    p.add_argument("--wish", choices=WISHES, help="of the reply; default: again or more, whichever promises more")
     p = p.add_argument_group("from recordings, which may hold several transmissions")
     p.add_argument(
         "--pick", type=count, metavar="N", help="only the Nth picture; default: all, as OUT-1.png, OUT-2.png ..."
@@ -240,8 +251,8 @@ def build_parser() -> Parser:
     p.add_argument("--device-in", metavar="NAME", help="sound card to listen to, by part of its name")
     choices.choices["receive"].set_defaults(run="transmission.receive")
 
-    p = choices.add_parser("info", help="what a frame holds, or which transmissions a recording")
-    p.add_argument("frame", type=Path, metavar="X", help="a frame or a recording, or - for stdin")
+    p = choices.add_parser("info", help="what a frame or a reply holds, or which transmissions a recording")
+    p.add_argument("frame", type=Path, metavar="X", help="a frame, a reply or a recording, or - for stdin")
     p.add_argument("--json", action="store_true", help="JSON, as always where stdout is no terminal")
     add_air_header(p)
     add_file_rate(p)

@@ -78,6 +78,11 @@ class Header:
         return self.first_rung, self.last_rung
 
     @property
+    def short_id(self) -> int:
+        """The low bits of the id, in which all transmissions of a picture agree."""
+        return self.transmission_id % 2 ** HEADER_BITS["transmission_id"]
+
+    @property
     def layout(self) -> dict[str, int]:
         """Names and lengths of the header's fields on the air."""
         return HEADER_BITS if self.rungs == BASE else LADDER_BITS
@@ -182,14 +187,7 @@ def pack(header: Header) -> bytes:
         "gain": int.from_bytes(struct.pack(">e", header.gain), "big"),
         "transmission_id": header.transmission_id,
     }
-    number = 0
-    for name, bits in layout.items():
-        if name == "header_crc":
-            break
-        assert 0 <= fields[name] < 2**bits, f"{name} does not fit its bits: {header}"
-        number = number << bits | fields[name]
-    data = number.to_bytes(sum(layout.values()) // 8 - CRC_BYTES, "big")
-    return data + crc16(data)
+    return pack_bits(fields, layout)
 
 
 def unpack(data: bytes, name: str = "what arrived") -> Header:
@@ -198,12 +196,10 @@ def unpack(data: bytes, name: str = "what arrived") -> Header:
     Raises:
         InputError: the 12 or 13 bytes are damaged, of another version, or say something impossible.
     """
-    layout = {HEADER_BYTES: HEADER_BITS, LADDER_BYTES: LADDER_BITS}.get(len(data))
-    if layout is None or crc16(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
+    layout = LADDER_BITS if len(data) == LADDER_BYTES else HEADER_BITS
+    fields = unpack_bits(data, layout)
+    if fields is None:
         raise InputError(f"{name} has a damaged header (CRC mismatch); fetch it again")
-    number, fields = int.from_bytes(data, "big"), {}
-    for field, bits in reversed(layout.items()):
-        number, fields[field] = divmod(number, 2**bits)
     header = Header(
         encoder_id=fields["encoder_id"],
         height=fields["height"] + 1,
@@ -228,10 +224,30 @@ def unpack(data: bytes, name: str = "what arrived") -> Header:
     return header
 
 
-def refuse_impossible(rules: list[tuple[str, float, bool]], name: str) -> None:
+def pack_bits(fields: dict[str, int], layout: dict[str, int]) -> bytes:
+    """Fields as bytes, in the order of the layout {name: bits}, highest bits first; its last entry is the CRC-16."""
+    number = 0
+    for name, bits in [*layout.items()][:-1]:
+        assert 0 <= fields[name] < 2**bits, f"{name} does not fit its bits: {fields}"
+        number = number << bits | fields[name]
+    data = number.to_bytes(sum(layout.values()) // 8 - CRC_BYTES, "big")
+    return data + crc16(data)
+
+
+def unpack_bits(data: bytes, layout: dict[str, int]) -> dict[str, int] | None:
+    """Invert `pack_bits`; None if there are more or fewer bytes, or damaged ones."""
+    if 8 * len(data) != sum(layout.values()) or crc16(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
+        return None
+    number, fields = int.from_bytes(data, "big"), {}
+    for field, bits in reversed(layout.items()):
+        number, fields[field] = divmod(number, 2**bits)
+    return fields
+
+
+def refuse_impossible(rules: list[tuple[str, float, bool]], name: str, what: str = "header") -> None:
     """Raise InputError if one of (field, its value, whether it is possible) is not."""
     if bad := [f"{field} = {value}" for field, value, fine in rules if not fine]:
-        raise InputError(f"{name} has an impossible header: {', '.join(bad)}")
+        raise InputError(f"{name} has an impossible {what}: {', '.join(bad)}")
 
 
 def crc16(data: bytes) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import photo, tiny_cascade
+from conftest import TINY_ENHANCEMENT, photo, tiny_cascade
 from PIL import Image
 from safetensors.torch import save_file
 from test_channel import gaussian, seeded
@@ -21,6 +21,7 @@ from semcast.cascade import models
 from semcast.cascade.checkpoint import save_model
 from semcast.channels.catalogue import find_channel
 from semcast.errors import InputError
+from semcast.header import RUNGS, Header
 from semcast.images import PHOTO
 from semcast.metrics.lpips import LPIPS
 from semcast.modulation import packet
@@ -28,6 +29,7 @@ from semcast.modulation.analog import demodulate
 from semcast.training.config import PRESETS
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import asking  # noqa: E402
 import bench_tables  # noqa: E402
 import ladder_tables  # noqa: E402
 import measure  # noqa: E402
@@ -64,6 +66,65 @@ def test_transforms_of_a_packet_are_compared_at_one_error(tiny_model, tmp_path, 
     packet_gain.main()
     packet.groups.cache_clear()
     assert [row["transforms"] for row in json.loads(out.read_text())["rows"]] == list(packet_gain.TRANSFORMS)
+
+
+def test_both_ways_to_go_on_take_about_as_many_uses():
+    header = Header(0, 512, 512, 0.75, 1.0)
+    sizes = header.rung_uses
+    for last in range(1, RUNGS):
+        uses = {}
+        for way, (first, end) in asking.ways(header, last).items():
+            assert (first == 1 and end <= last) if way == "again" else (first == last + 1 <= end)
+            uses[way] = sum(sizes[first - 1 : end])
+        assert 0.8 < uses["again"] / uses["more"] < 1.25
+    assert asking.ways(header, 8) == {"again": (1, 8), "more": (9, 9)}
+    drawn = [asking.draw(index, 24) for index in range(500)]
+    assert {last for _, _, last in drawn} == set(range(1, RUNGS)) and {image for image, *_ in drawn} == set(range(24))
+    assert all(-3 <= snr_db <= 20 for _, snr_db, _ in drawn) and asking.draw(7, 24) == drawn[7]
+
+
+def test_the_rule_that_fits_the_rows_best_is_found():
+    limits = {1: 2.0, 8: 11.0, 9: -3.0, 16: 7.5}
+    rows = []
+    for index in range(600):
+        picture, snr_db, last = asking.draw(index, 12)
+        again = snr_db < limits[max(first for first in limits if first <= last)]
+        scores = {"lpips": 0.6, "again_lpips": 0.4 if again else 0.5, "more_lpips": 0.5 if again else 0.4}
+        rows.append({"image": f"{picture}.png", "snr_db": snr_db, "last_rung": last, **scores})
+    fitted = asking.fit(rows)
+    assert all(abs(fitted[first] - limit) <= 1 for first, limit in limits.items())
+    assert asking.count_right(rows, fitted) >= 0.99 * len(rows) and asking.share_on_others(rows) > 0.95
+    for row in asking.table(rows):
+        assert row["cases"] > 2 and (row["last_rung_from"] != 9 or row["again_is_better"] == 0)
+    assert sum(len(own) for own in asking.groups(rows).values()) == len(rows)
+
+
+def test_the_measurement_of_asking_again_goes_on_where_it_stopped(lpips, tmp_path, monkeypatch, capsys):
+    save_model(tiny_cascade(enhancement=TINY_ENHANCEMENT), tmp_path / "tiny")
+    argv = [
+        "asking.py",
+        PHOTO,
+        "--crop",
+        128,
+        "--model",
+        tmp_path / "tiny",
+        "--lpips",
+        lpips,
+        "--out",
+        tmp_path / "a.json",
+    ]
+    measured, measure_case = [], asking.measure
+    monkeypatch.setattr(asking, "measure", lambda *a, seed: measured.append(seed) or measure_case(*a, seed=seed))
+    held = {}
+    for cases in (2, 3, 3):
+        monkeypatch.setattr(sys, "argv", [str(a) for a in (*argv, "--cases", cases)])
+        asking.main()
+        before, held = held, json.loads((tmp_path / "a.json").read_text())
+        assert held["rows"][: len(before.get("rows", []))] == before.get("rows", [])
+    assert measured == [0, 1, 2] and len(held["rows"]) == 3
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rule"] == "fitted to the other pictures"
+    assert all(row["again_lpips"] != row["lpips"] != row["more_lpips"] for row in held["rows"])
+    assert asking.kept_rows(tmp_path / "a.json", {"crop": 256}) == []
 
 
 @pytest.mark.parametrize("only", ["plain", "recompute"])

@@ -210,7 +210,7 @@ def test_the_flags_are_a_contract():
             + ["--mode", "--rungs", "--uses", "--quality", *model, *channel]
         ),
         "send": sorted(
-            ["--output", "--force", "--factor", "--mode", "--snr", "--bytes", *model]
+            ["--output", "--force", "--factor", "--mode", "--snr", "--bytes", "--reply", *model]
             + ["--rungs", "--uses", "--quality", "--seconds", "--profile", "--play", "--lead", "--rate", "--centre"]
         ),
         "channel": sorted(
@@ -220,7 +220,7 @@ def test_the_flags_are_a_contract():
         "channels": ["--force", "--plot"],
         "receive": sorted(
             ["--output", "--force", "--steps", "--seed", *model, "--pick", "--header", "--report", "--json"]
-            + ["--rate", "--centre", "--listen", "--device-in"]
+            + ["--rate", "--centre", "--listen", "--device-in", "--reply", "--wish"]
         ),
         "info": ["--centre", "--header", "--json", "--rate"],
         "compare": ["--json", "--lpips"],

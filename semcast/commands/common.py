@@ -1,6 +1,7 @@
 """What several commands share: checks before work, the loaded link, LPIPS, progress, names of files."""
 
 import contextlib
+import json
 import shutil
 import sys
 from logging import getLogger
@@ -84,6 +85,16 @@ def hint_at_size(name: str, height: int, width: int, uses: int) -> None:
             height,
             uses,
         )
+
+
+def show_row(row: dict, as_json: bool) -> None:
+    """Print it as one JSON object, as always where stdout is no terminal, or a line for each value that is known."""
+    if as_json or not sys.stdout.isatty():
+        print(json.dumps(row, allow_nan=False, separators=(",", ":")))
+        return
+    for name, value in row.items():
+        if value is not None:
+            print(f"{name:16s} {value:.4g}" if isinstance(value, float) else f"{name:16s} {value}")
 
 
 def stem_of(path: Path) -> str:

@@ -36,15 +36,19 @@ def choose_rungs(args, link: "Link", image: "np.ndarray", snr_db: float | None) 
     top = top_rung(link.engine.config)
     if args.rungs:
         return args.rungs
-    seconds = getattr(args, "seconds", None)
-    if args.uses or seconds is not None:
-        factor = round_factor(args.factor or link.engine.config.factor)
-        header = Header(link.engine.encoder_id, image.shape[-2], image.shape[-1], factor, 1.0)
-        return rungs_within(args.uses or uses_within(args, header), header, top=top)
+    factor = round_factor(args.factor or link.engine.config.factor)
+    header = Header(link.engine.encoder_id, image.shape[-2], image.shape[-1], factor, 1.0)
+    if uses := asked_uses(args, header):
+        return rungs_within(uses, header, top=top)
     if args.quality is not None:
         assert snr_db is not None
-        return least_rungs(args, link, image, snr_db, top)
+        return 1, least_rungs(args, link, image, snr_db, top)
     return BASE
+
+
+def asked_uses(args, header: Header) -> int | None:
+    """The channel uses that --uses or --seconds ask for; None without them."""
+    return uses_within(args, header) if getattr(args, "seconds", None) is not None else args.uses
 
 
 def uses_within(args, header: Header) -> int:
@@ -63,16 +67,12 @@ def uses_within(args, header: Header) -> int:
     return uses
 
 
-def least_rungs(args, link: "Link", image: "np.ndarray", snr_db: float, top: int) -> tuple[int, int]:
-    """By bisection, for quality rises with every rung."""
-    from ..metrics.measure import measure
-
-    low, high, found = 0, top + 1, 0.0  # `low` rungs are too few, `high` enough or more than there are
+def least_rungs(args, link: "Link", image: "np.ndarray", snr_db: float, top: int, low: int = 0) -> int:
+    """The last of the rungs that --quality needs, by bisection, for quality rises with every rung; `low` are too few."""
+    high, found = top + 1, 0.0  # are enough, or more than there are
     while high - low > 1:
         last = (low + high) // 2
-        values = measure(image, link(image, snr_db, seed=TRIAL_SEED, factor=args.factor, rungs=(1, last)).image, {})
-        reached = values["ms_ssim"] if values["ms_ssim"] is not None else values["ssim"]
-        assert reached is not None
+        reached = quality_at(args, link, image, snr_db, last)
         if reached >= args.quality:
             high, found = last, reached
         elif last == top:
@@ -82,4 +82,14 @@ def least_rungs(args, link: "Link", image: "np.ndarray", snr_db: float, top: int
         else:
             low = last
     notice("rungs 1-%d reach %.3f at %g dB", high, found, snr_db)
-    return 1, high
+    return high
+
+
+def quality_at(args, link: "Link", image: "np.ndarray", snr_db: float, last: int) -> float:
+    """MS-SSIM of a picture from rungs 1 to `last`, or SSIM where the picture is too small for it."""
+    from ..metrics.measure import measure
+
+    values = measure(image, link(image, snr_db, seed=TRIAL_SEED, factor=args.factor, rungs=(1, last)).image, {})
+    reached = values["ms_ssim"] if values["ms_ssim"] is not None else values["ssim"]
+    assert reached is not None
+    return reached

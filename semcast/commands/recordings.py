@@ -17,6 +17,7 @@ from ..modem.reception import Reception
 from ..modem.side import from_air, n_symbols, to_air
 from ..modulation.ladder import identity
 from ..signals.files import files_of
+from .asking import answer, check_asking
 from .common import load_link, notice, progress_bar
 from .radio import is_recording, read
 from .reports import as_json, noise_level, row_of, sentence
@@ -62,6 +63,7 @@ def check_receive(args) -> None:
         check_output(args.report, inputs, args.force)
         if args.report.resolve() == args.output.resolve():
             raise InputError(f"--report and -o both name {args.report}")
+    check_asking(args, inputs)
     find_model(args.model)
 
 
@@ -133,8 +135,9 @@ def name_outputs(args, count: int) -> list[Path]:
     """One picture goes to the output, several to numbered ones."""
     if count < 2:
         return [args.output]
-    if args.output == STDIO:
-        raise InputError(f"{count} pictures were found, and - takes one; choose with --pick N")
+    if args.output == STDIO or args.reply:
+        one = "- takes" if args.output == STDIO else "a reply is about"
+        raise InputError(f"{count} pictures were found, and {one} one; choose with --pick N")
     outputs = [args.output.with_stem(f"{args.output.stem}-{i + 1}") for i in range(count)]
     for output in outputs:
         check_output(output, args.frames, args.force)
@@ -180,6 +183,8 @@ def make_picture(args, link: "Link", parts: list[Part], output: Path) -> None:
     with progress_bar(args.steps or link.engine.config.steps, output.name, quiet=args.quiet) as tick:
         image = link.receive(arrived, header, args.steps, tick, args.seed, others)
     write_image(output, image)
+    if args.reply:
+        answer(args, link, merged)
     if len(parts) > 1:
         levels = ", ".join(f"rungs {h.rungs[0]}-{h.rungs[1]} {noise_level(y):.3f}" for y, h in merged)
         notice("%s: from %d receptions; noise of %s", output, len(parts), levels)

@@ -7,7 +7,8 @@ from ..channels.catalogue import find_channel
 from ..errors import InputError, Lost
 from ..files import STDIO, check_file, check_output, check_suffix
 from ..header import bandwidth_ratio
-from .common import check_link, check_metrics, hint_at_size, load_link, load_metrics, progress_bar
+from . import asking
+from .common import check_link, check_metrics, hint_at_size, load_link, load_metrics, notice, progress_bar, show_row
 from .radio import by_radio, check_frames_only, check_kind, check_send, is_recording, send_signal, signal_channel
 from .rate import check_rate, choose_rungs
 
@@ -17,9 +18,10 @@ def send(args) -> None:
         raise InputError("the following arguments are required: -o/--output (see `semcast send --help`)")
     given = (args.snr is not None) + (args.bytes is not None)
     check_rate(args)
-    if args.quality is not None and (args.snr is None or args.bytes is not None):
+    reply = asking.take_reply(args)
+    if args.quality is not None and not reply and (args.snr is None or args.bytes is not None):
         raise InputError("--quality holds for an SNR; give --snr DB with it")
-    if given != (args.mode == "digital" or args.quality is not None):
+    if given != (args.mode == "digital" or (args.quality is not None and not reply)):
         raise InputError(
             "give either --snr or --bytes with --mode digital, and neither without: analog symbols suit any channel"
         )
@@ -32,7 +34,12 @@ def send(args) -> None:
     image = read_image(args.image)
     try:
         link = load_link(args)
-        rungs = choose_rungs(args, link, image, args.snr)
+        if reply:
+            rungs = asking.continue_rungs(args, link, image, reply)
+            if rungs is None:
+                return notice("%s has arrived well enough; nothing more is to be sent", args.image)
+        else:
+            rungs = choose_rungs(args, link, image, args.snr)
         header, content = link.send(image, args.snr, args.bytes, args.factor, rungs)
     except Lost as error:  # no scheme can carry it: nothing was lost yet
         raise InputError(str(error)) from None
@@ -82,18 +89,25 @@ def receive(args) -> None:
         check_file(path, "frame")
     check_output(args.output, args.frames, args.force)
     check_suffix(args.output)
+    asking.check_asking(args, args.frames)
     from ..frame import read_frames
     from ..images import write_image
 
-    (arrived, header), *others = read_frames(args.frames)
+    (arrived, header), *others = transmissions = read_frames(args.frames)
+    if args.reply and header.mode == "digital":
+        raise InputError("a packet arrives whole or is lost, so there is no --reply to it")
     link = load_link(args)
     steps = args.steps or link.engine.config.steps
     with progress_bar(steps, args.frames[0].name, quiet=args.quiet) as tick:
         image = link.receive(arrived, header, args.steps, tick, args.seed, others)
     write_image(args.output, image)
+    if args.reply:
+        asking.answer(args, link, transmissions)
 
 
 def info(args) -> None:
+    if asking.is_reply(args.frame):
+        return asking.info(args)
     if is_recording(args.frame):
         from . import recordings
 
@@ -122,12 +136,7 @@ def info(args) -> None:
         "rungs": list(header.rungs),
         "side_bits": header.side_bits,
     }
-    if args.json or not sys.stdout.isatty():
-        print(json.dumps(row, separators=(",", ":")))
-        return
-    for name, value in row.items():
-        if value is not None:
-            print(f"{name:16s} {value:.4g}" if isinstance(value, float) else f"{name:16s} {value}")
+    show_row(row, args.json)
 
 
 def compare(args) -> None:

@@ -5,7 +5,7 @@ from itertools import accumulate
 import numpy as np
 
 from ..errors import InputError
-from ..header import BASE, HEADER_BITS, LAYER_RUNGS, Header
+from ..header import BASE, LAYER_RUNGS, Header
 from .analog import Estimate
 
 CLEAN = 1e-6  # noise below which an estimate counts as exact
@@ -45,8 +45,7 @@ def merge(parts: list[tuple[Header, list[Estimate]]]) -> tuple[Header, list[Esti
 
 def identity(header: Header) -> tuple:
     """What all transmissions of one picture have in common."""
-    short_id = header.transmission_id % 2 ** HEADER_BITS["transmission_id"]
-    return header.encoder_id, header.height, header.width, header.factor, header.mode, short_id
+    return header.encoder_id, header.height, header.width, header.factor, header.mode, header.short_id
 
 
 def sum_up(known: list[Estimate]) -> Estimate:

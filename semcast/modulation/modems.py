@@ -1,11 +1,16 @@
-"""The modems by mode, and the symbols that each sends."""
+"""The modems by mode, the symbols that each sends, and what they make together of all that arrived of a picture."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
-from ..header import Transmission
+from ..channels.base import Received
+from ..header import Header, Transmission
 from . import digital
-from .analog import Analog
+from .analog import Analog, Estimate
 from .digital import Digital
+from .ladder import merge
 
 MODEMS = {"analog": Analog, "digital": Digital}
 
@@ -13,3 +18,15 @@ MODEMS = {"analog": Analog, "digital": Digital}
 def on_air(sent: Transmission) -> np.ndarray:
     """The symbols x [1, k] that a transmission sends: analog ones as they are, a packet as QAM symbols."""
     return digital.symbols(sent.content, sent.header) if isinstance(sent.content, bytes) else sent.content
+
+
+def demodulate(
+    modems: Mapping[str, Any], transmissions: Iterable[tuple[Received | bytes, Header]]
+) -> tuple[Header, list[Estimate]]:
+    """What arrived of one picture, each part with its header -> a header and what is known of the layers, Z first.
+
+    Raises:
+        InputError: as `ladder.merge`.
+        Lost: a packet is lost.
+    """
+    return merge([(header, modems[header.mode].demodulate(arrived, header)) for arrived, header in transmissions])
