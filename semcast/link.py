@@ -12,8 +12,7 @@ from .channels.catalogue import find_channel
 from .errors import Lost
 from .header import BASE, Header, Transmission
 from .images import Picture, as_image, mean_colour
-from .modulation.ladder import merge
-from .modulation.modems import MODEMS, on_air
+from .modulation.modems import MODEMS, demodulate_all, on_air
 from .randomness import stream
 from .receiver import Reconstruction, check_encoder, receive
 from .transmitter import transmit
@@ -40,8 +39,8 @@ class Link:
         """What arrived, its header, any seed -> image [1, 3, H, W] in [0, 1]. Raises `Lost` if a packet is lost.
         others: (arrived, header) of more transmissions of the picture, with other rungs of it or the same again."""
         check_encoder([header, *(h for _, h in others)], self.engine)
-        parts = [(h, self.modems[h.mode].demodulate(y, h)) for y, h in ((arrived, header), *others)]
-        return receive(*merge(parts), self.engine, [stream(seed, "receiver")], steps, progress)
+        known = demodulate_all([(arrived, header), *others], self.modems)
+        return receive(*known, self.engine, [stream(seed, "receiver")], steps, progress)
 
     def __call__(self, image: Picture, snr_db: float, seed=0, factor=None, steps=None, progress=None, rungs=BASE):
         """All in a row, timed: a `Reconstruction`; equal arguments give equal ones. A lost picture is its mean colour.
