@@ -220,7 +220,7 @@ def test_the_flags_are_a_contract():
         "channels": ["--force", "--plot"],
         "receive": sorted(
             ["--output", "--force", "--steps", "--seed", *model, "--pick", "--header", "--report", "--json"]
-            + ["--rate", "--centre", "--listen", "--device-in"]
+            + ["--rate", "--centre", "--listen", "--device-in", "--confidence"]
         ),
         "info": ["--centre", "--header", "--json", "--rate"],
         "compare": ["--json", "--lpips"],

@@ -8,6 +8,7 @@ from ..errors import InputError, Lost
 from ..files import STDIO, check_file, check_output, check_suffix
 from ..header import bandwidth_ratio
 from .common import check_link, check_metrics, hint_at_size, load_link, load_metrics, progress_bar
+from .confidence import check_calibration, check_confidence, tell_confidence
 from .radio import by_radio, check_frames_only, check_kind, check_send, is_recording, send_signal, signal_channel
 from .rate import check_rate, choose_rungs
 
@@ -82,15 +83,19 @@ def receive(args) -> None:
         check_file(path, "frame")
     check_output(args.output, args.frames, args.force)
     check_suffix(args.output)
+    check_confidence(args, args.frames)
     from ..frame import read_frames
     from ..images import write_image
 
-    (arrived, header), *others = read_frames(args.frames)
+    (arrived, header), *others = arrivals = read_frames(args.frames)
     link = load_link(args)
+    check_calibration(args, link, [header for _, header in arrivals])
     steps = args.steps or link.engine.config.steps
     with progress_bar(steps, args.frames[0].name, quiet=args.quiet) as tick:
         image = link.receive(arrived, header, args.steps, tick, args.seed, others)
     write_image(args.output, image)
+    if args.confidence:
+        tell_confidence(args, link, arrivals, image, args.output, args.confidence)
 
 
 def info(args) -> None:
