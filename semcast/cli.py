@@ -232,13 +232,19 @@ def build_parser() -> Parser:
         "--reply", type=Path, metavar="R", help="write what arrived and what is wished, 8 bytes for `send --reply R`"
     )
     p.add_argument("--wish", choices=WISHES, help="of the reply; default: again or more, whichever promises more")
+    p.add_argument(
+        "--confidence",
+        type=Path,
+        metavar="MAP.png",
+        help="a map of the error to expect in every cell of 32x32 pixels: black is sure; with --json the numbers",
+    )
+    p.add_argument("--json", action="store_true", help="what --confidence and --report say, on stdout")
     p = p.add_argument_group("from recordings, which may hold several transmissions")
     p.add_argument(
         "--pick", type=count, metavar="N", help="only the Nth picture; default: all, as OUT-1.png, OUT-2.png ..."
     )
     add_air_header(p)
     p.add_argument("--report", type=Path, metavar="FILE", help="what was measured, a JSON object a transmission")
-    p.add_argument("--json", action="store_true", help="the same on stdout")
     add_file_rate(p)
     p.add_argument(
         "--listen",

@@ -23,7 +23,7 @@ send {PHOTO} -o sent.sem
 channel sent.sem -o awgn.sem --snr 10
 channel sent.sem -o fading.sem --snr 10 --channel rayleigh-fast --seed 1
 channel sent.sem -o lossy.sem --snr 10 --channel packet-erasure --seed 2
-receive awgn.sem -o awgn.png
+receive awgn.sem -o awgn.png --confidence map.png
 receive awgn.sem fading.sem lossy.sem -o all.png
 run {PHOTO} --snr 10 --channel rician --out run/rician
 run {PHOTO} --snr 10 --channel erasure --channel-option rate=0.2 --out run/erasure --factor 1 --steps 2
@@ -68,7 +68,7 @@ def main() -> None:
         for line, told in REFUSED.items():
             done = semcast_(line)
             assert done.returncode == 2 and re.fullmatch(f"semcast: {told}\n", done.stderr), f"{line}: {done.stderr}"
-        assert len(list(Path(here).rglob("*.png"))) == 8
+        assert len(list(Path(here).rglob("*.png"))) == 9
     print(f"without torch: {size_mb:.0f} MB installed, all commands answer")
 
 

@@ -220,7 +220,7 @@ def test_the_flags_are_a_contract():
         "channels": ["--force", "--plot"],
         "receive": sorted(
             ["--output", "--force", "--steps", "--seed", *model, "--pick", "--header", "--report", "--json"]
-            + ["--rate", "--centre", "--listen", "--device-in", "--reply", "--wish"]
+            + ["--rate", "--centre", "--listen", "--device-in", "--reply", "--wish", "--confidence"]
         ),
         "info": ["--centre", "--header", "--json", "--rate"],
         "compare": ["--json", "--lpips"],

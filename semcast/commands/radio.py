@@ -195,7 +195,7 @@ def is_recording(path: Path) -> bool:
 def check_frames_only(args) -> None:
     """Refuse what `receive` and `info` do with recordings, where there are only frames."""
     flags = ["--header", "--rate", "--centre", "--pick", "--report", "--device-in"]
-    if args.command == "receive":
+    if args.command == "receive" and not args.confidence:
         flags.append("--json")
     for flag in flags:
         if getattr(args, flag[2:].replace("-", "_"), None):

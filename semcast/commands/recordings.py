@@ -1,6 +1,7 @@
 """Pictures from recordings: `semcast receive` and `info` where files are signals, alone or together with frames."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +20,7 @@ from ..modulation.ladder import identity
 from ..signals.files import files_of
 from .asking import answer, check_asking
 from .common import load_link, notice, progress_bar
+from .confidence import check_calibration, check_confidence, tell_confidence
 from .radio import is_recording, read
 from .reports import as_json, noise_level, row_of, sentence
 
@@ -64,6 +66,7 @@ def check_receive(args) -> None:
         if args.report.resolve() == args.output.resolve():
             raise InputError(f"--report and -o both name {args.report}")
     check_asking(args, inputs)
+    check_confidence(args, inputs)
     find_model(args.model)
 
 
@@ -118,7 +121,8 @@ def show(args, heard: Heard, nothing: str) -> None:
         if args.pick > len(pictures):
             raise InputError(f"--pick {args.pick}, and pictures found: {len(pictures)}")
         pictures = [pictures[args.pick - 1]]
-    outputs = name_outputs(args, len(pictures))
+    outputs = name_outputs(args, args.output, len(pictures))
+    maps = name_outputs(args, args.confidence, len(pictures)) if args.confidence else [None] * len(outputs)
     if args.report:
         write_bytes(args.report, "".join(as_json(row) + "\n" for row in heard.rows).encode())
     if args.json:
@@ -128,17 +132,17 @@ def show(args, heard: Heard, nothing: str) -> None:
         unread = [f"{row['recording']} at {row['start_s']:.1f} s" for row in heard.rows]
         damaged = f"the header of the transmission in {', '.join(unread)} is damaged; give it with --header"
         raise Lost(damaged if unread else nothing)
-    make_pictures(args, pictures, outputs)
+    make_pictures(args, pictures, outputs, maps)
 
 
-def name_outputs(args, count: int) -> list[Path]:
-    """One picture goes to the output, several to numbered ones."""
+def name_outputs(args, path: Path, count: int) -> list[Path]:
+    """One picture goes to the path, several to numbered ones."""
     if count < 2:
-        return [args.output]
-    if args.output == STDIO or args.reply:
-        one = "- takes" if args.output == STDIO else "a reply is about"
+        return [path]
+    if path == STDIO or args.reply:
+        one = "- takes" if path == STDIO else "a reply is about"
         raise InputError(f"{count} pictures were found, and {one} one; choose with --pick N")
-    outputs = [args.output.with_stem(f"{args.output.stem}-{i + 1}") for i in range(count)]
+    outputs = [path.with_stem(f"{path.stem}-{i + 1}") for i in range(count)]
     for output in outputs:
         check_output(output, args.frames, args.force)
     return outputs
@@ -161,11 +165,12 @@ def agree(a: Header, b: Header) -> bool:
     return identity(a) == identity(b) and (a.rungs != b.rungs or a == b)
 
 
-def make_pictures(args, pictures: list[list[Part]], outputs: list[Path]) -> None:
+def make_pictures(args, pictures: list[list[Part]], outputs: list[Path], maps: Sequence[Path | None]) -> None:
     link, bad = load_link(args), 0
-    for parts, output in zip(pictures, outputs):
+    check_calibration(args, link)
+    for parts, output, errors in zip(pictures, outputs, maps):
         try:
-            make_picture(args, link, parts, output)
+            make_picture(args, link, parts, output, errors)
         except InputError as error:
             if len(pictures) == 1:
                 raise
@@ -175,7 +180,7 @@ def make_pictures(args, pictures: list[list[Part]], outputs: list[Path]) -> None
         raise InputError(f"{bad} of {len(pictures)} pictures could not be made")
 
 
-def make_picture(args, link: "Link", parts: list[Part], output: Path) -> None:
+def make_picture(args, link: "Link", parts: list[Part], output: Path, errors: Path | None) -> None:
     from ..images import write_image
 
     merged = merge_receptions(parts)
@@ -183,6 +188,8 @@ def make_picture(args, link: "Link", parts: list[Part], output: Path) -> None:
     with progress_bar(args.steps or link.engine.config.steps, output.name, quiet=args.quiet) as tick:
         image = link.receive(arrived, header, args.steps, tick, args.seed, others)
     write_image(output, image)
+    if errors:
+        tell_confidence(args, link, merged, image, output, errors)
     if args.reply:
         answer(args, link, merged)
     if len(parts) > 1:

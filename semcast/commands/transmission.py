@@ -9,6 +9,7 @@ from ..files import STDIO, check_file, check_output, check_suffix
 from ..header import bandwidth_ratio
 from . import asking
 from .common import check_link, check_metrics, hint_at_size, load_link, load_metrics, notice, progress_bar, show_row
+from .confidence import check_calibration, check_confidence, tell_confidence
 from .radio import by_radio, check_frames_only, check_kind, check_send, is_recording, send_signal, signal_channel
 from .rate import check_rate, choose_rungs
 
@@ -90,6 +91,7 @@ def receive(args) -> None:
     check_output(args.output, args.frames, args.force)
     check_suffix(args.output)
     asking.check_asking(args, args.frames)
+    check_confidence(args, args.frames)
     from ..frame import read_frames
     from ..images import write_image
 
@@ -97,10 +99,13 @@ def receive(args) -> None:
     if args.reply and header.mode == "digital":
         raise InputError("a packet arrives whole or is lost, so there is no --reply to it")
     link = load_link(args)
+    check_calibration(args, link, [header for _, header in transmissions])
     steps = args.steps or link.engine.config.steps
     with progress_bar(steps, args.frames[0].name, quiet=args.quiet) as tick:
         image = link.receive(arrived, header, args.steps, tick, args.seed, others)
     write_image(args.output, image)
+    if args.confidence:
+        tell_confidence(args, link, transmissions, image, args.output, args.confidence)
     if args.reply:
         asking.answer(args, link, transmissions)
 
