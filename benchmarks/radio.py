@@ -9,7 +9,8 @@ every row says which SNR its signal had. All signals of a picture begin together
 the same fading and the same noise.
 
 semcast    the whole base (1152 symbols for 512x512), profile `fast`, once (1.1 s), 4 times (4.4 s), and as often as fits
-           into 36 s; found in the recording and combined.
+           into 36 s; found in the recording and combined. "semcast more" sends it once and goes on with rungs of the
+           ladder as far as the time allows, in one transmission.
 Robot 36   the picture stretched to 320x240 pixels, so that none are wasted on borders, and enlarged back. The sender is
            pysstv's. The receiver is ours and favours it: it is told where the lines begin, and of 54 filters it takes
            the one whose picture is nearest to the original. The envelope counts as constant, although a sound card and
@@ -47,6 +48,7 @@ from scripts import command_line, read_pictures, script, summary
 from semcast.bench import codecs
 from semcast.bench.cost import cpu_name
 from semcast.bench.records import one_row_a_line
+from semcast.bench.systems import find_system
 from semcast.bench.versions import commit, digest
 from semcast.cascade.engine import load_model
 from semcast.channels.base import Received
@@ -64,11 +66,13 @@ from semcast.modem.receive import find
 from semcast.modem.reception import REFERENCE_HZ
 from semcast.modem.transmit import SELF_NOISE_DB, SYMBOLS_MAX, SYMBOLS_MIN, modulate
 from semcast.modulation import ldpc, mcs
+from semcast.modulation.ladder import rungs_within
 from semcast.modulation.modems import on_air
 from semcast.randomness import seeded
 from semcast.signals import air
 from semcast.signals.filters import analytic, band_pass, resample
 from semcast.signals.power import active_power
+from semcast.transmitter import top_rung
 
 SIDE = 512  # pixels of a picture
 SNRS_DB = (10.0, 5.0, 0.0, -3.0)  # of semcast's signal in 3 kHz
@@ -133,10 +137,15 @@ def semcast_link() -> Link:
     return Link(load_model("small"))
 
 
-@functools.lru_cache(maxsize=1)
-def one_transmission(picture: bytes) -> tuple[np.ndarray, int]:
-    """Samples, and symbols of payload, of one transmission of a picture [SIDE, SIDE, 3]."""
-    sent = semcast_link().send(to_image(np.frombuffer(picture, np.uint8).reshape(SIDE, SIDE, 3)))
+@functools.lru_cache(maxsize=3)
+def one_transmission(picture: bytes, limit: int | None = None) -> tuple[np.ndarray, int]:
+    """Samples, and symbols of payload, of one transmission of a picture [SIDE, SIDE, 3]: of the whole base, or of all
+    rungs of the ladder that fit into LIMITS_S[limit]."""
+    link, image = semcast_link(), to_image(np.frombuffer(picture, np.uint8).reshape(SIDE, SIDE, 3))
+    sent = link.send(image)
+    if limit:
+        uses = min(symbols_within(PROFILE, LIMITS_S[limit] - 2 * LEAD_S), SYMBOLS_MAX)
+        sent = link.send(image, rungs=rungs_within(uses, sent.header, top=top_rung(link.engine.config)))
     return modulate(on_air(sent)[0], side.to_air(sent.header), PROFILE, LEAD_S), sent.header.channel_uses
 
 
@@ -146,6 +155,12 @@ def send_semcast(limit: int, pixels: np.ndarray, pnr_db: float = 0.0, channel: s
     copies = int(LIMITS_S[limit] * RATE_HZ / len(burst))
     samples = np.tile(burst, copies)
     return Sent(samples, peak_power(burst), len(samples) / RATE_HZ, copies, f"{copies} x {uses} symbols")
+
+
+def send_more(limit: int, pixels: np.ndarray, pnr_db: float = 0.0, channel: str = "") -> Sent:
+    """The base and as many rungs above it as fit into LIMITS_S[limit]."""
+    samples, uses = one_transmission(pixels.tobytes(), limit)
+    return Sent(samples, peak_power(samples), len(samples) / RATE_HZ, 1, f"{uses} symbols")
 
 
 def receive_semcast(samples: np.ndarray, copies: int) -> np.ndarray | None:
@@ -296,6 +311,7 @@ def interleaver(uses: int) -> np.ndarray:
 # the bench
 
 SYSTEMS = {f"semcast {limit} s": System(partial(send_semcast, limit), receive_semcast) for limit in LIMITS_S}
+SYSTEMS |= {f"semcast more {limit} s": System(partial(send_more, limit), receive_semcast) for limit in (4, 36)}
 SYSTEMS["Robot 36"] = System(send_sstv, receive_sstv)
 SYSTEMS |= {f"digital {limit} s": System(partial(send_digital, limit), receive_digital) for limit in LIMITS_S}
 STRIP = ("Robot 36", *(name for name in SYSTEMS if name != "Robot 36"))
@@ -398,6 +414,7 @@ def main() -> None:
     versions["lpips_alex"] = digest(load_lpips("alex", args.lpips).state_dict()) if args.lpips else None
     record: dict = {"schema": 1, "command": command_line(), "commit": commit()}
     record["machine"] = {"cpu": cpu_name(), "python": platform.python_version()}
+    record |= {"systems": {"semcast-ladder": find_system("semcast-ladder").version()}}
     record |= {"versions": versions, "margins_db": MARGINS_DB}
     rows = []
     for rows in measured(args):
