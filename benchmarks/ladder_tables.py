@@ -37,6 +37,30 @@ def ladder() -> str:
     return "\n".join(lines + bench_source(record))
 
 
+def prefixes() -> str:
+    """The stream cut off at many places, at several SNRs; and all of it with half of the symbols erased."""
+    record = read("prefixes.json")
+    awgn = {allowed: [r for r in rows if r["channel"] == "awgn"] for allowed, rows in by_rule(record).items()}
+    most = max(awgn)
+    snrs = sorted({row["snr_db"] for row in awgn[most]})
+    cells = lambda rows, at: " | ".join(
+        " / ".join(average([r for r in rows if r["snr_db"] == snr], key, digits) for snr in at)
+        for key, _, digits in CELLS
+    )
+    at = " / ".join(f"{snr:g}" for snr in snrs) + " dB"
+    lines = [f"| channel uses | LPIPS-Alex at {at} | PSNR dB |", "|---" * 3 + "|"]
+    lines += [f"| {allowed} | {cells(rows, snrs)} |" for allowed, rows in awgn.items() if allowed != most // 2]
+    erased = [row for row in record["rows"] if row["channel"] == "erasure"]
+    lines += ["", f"| {most} uses at 10 dB | LPIPS-Alex | PSNR dB |", "|---" * 3 + "|"]
+    for name, rows in (
+        ("all arrive", awgn[most]),
+        ("half are erased", erased),
+        ("only half are sent", awgn[most // 2]),
+    ):
+        lines.append(f"| {name} | {cells(rows, (10.0,))} |")
+    return "\n".join(lines + bench_source(record))
+
+
 def ladder_plot(metric: str, snr_db: float) -> str:
     """A metric over the channel uses that were allowed, as an SVG."""
     record = read("ladder.json")
@@ -49,4 +73,4 @@ def ladder_plot(metric: str, snr_db: float) -> str:
     return plot(dict(series), metric, colours(series), across=f"channel uses at {snr_db:g} dB", log=True) + "\n"
 
 
-TABLES = (ladder,)
+TABLES = (ladder, prefixes)

@@ -41,6 +41,7 @@ class Experiment:
 
 
 LADDER_USES = ("1152", "4096", "8192", "16384", "32768")  # for 512x512 pixels: 1/683 to 1/24
+PREFIX_USES = (*(144 * n for n in (1, 2, 4, 6, 8)), 3200, 5248, 7296, 9344, 17536, 25728, 42112)  # after 12 of 24 rungs
 LADDER_RIVALS = ("linear", "avif-ldpc", "avif-capacity")
 EVERY_CODEC = tuple(f"{codec}-{link}" for codec in CODECS for link in ("ldpc", "fixed", "capacity", "finite"))
 TDL_C, ERASED = {"estimation": "ls"}, {"rate": 0.2}
@@ -149,6 +150,21 @@ EXPERIMENTS = {
         ),
         limit=4,
     ),
+    "prefixes": Experiment(
+        about="the stream cut off after any rung, and half of it lost at random",
+        runs=(
+            *(Run(systems=("semcast-ladder",), snrs=(1.0, 5.0, 10.0, 20.0), uses=f"{uses}") for uses in PREFIX_USES),
+            Run(systems=("semcast-ladder",), snrs=(10.0,), uses=f"{PREFIX_USES[-1] // 2}"),
+            Run(
+                systems=("semcast-ladder",),
+                snrs=(10.0,),
+                uses=f"{PREFIX_USES[-1]}",
+                channel="erasure",
+                options={"rate": 0.5},
+            ),
+        ),
+        limit=4,
+    ),
     "camvid": Experiment(
         about="CamVid's test frames, whole, with the mIoU of a segmenter",
         runs=(
@@ -201,4 +217,15 @@ EXPERIMENTS = {
     ),
 }
 # These are measured again when `small` changes.
-OF_THE_MODEL = ("grid", "steps", "predictability", "robust", "crossing", "factor", "rate", "ladder", "camvid")
+OF_THE_MODEL = (
+    "grid",
+    "steps",
+    "predictability",
+    "robust",
+    "crossing",
+    "factor",
+    "rate",
+    "ladder",
+    "prefixes",
+    "camvid",
+)
