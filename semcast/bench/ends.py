@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -50,9 +51,23 @@ class Ends:
                 if pipe:
                     pipe.close()
 
-    def send(self, system: str, pixels: np.ndarray, uses: int, snr_db: float) -> tuple[np.ndarray | bytes, dict, float]:
-        """uint8 [H, W, 3] -> (x [1, k] complex64, or a payload, side information, cost in ms)."""
-        head, arrays = self.ask("sender", {"system": system, "uses": uses, "snr_db": snr_db}, image=pixels)
+    def send(
+        self,
+        system: str,
+        pixels: np.ndarray,
+        uses: int,
+        snr_db: float,
+        truth: np.ndarray | None = None,
+        segmenter: Path | None = None,
+    ) -> tuple[np.ndarray | bytes, dict, float]:
+        """uint8 [H, W, 3] -> (x [1, k] complex64, or a payload, side information, cost in ms).
+
+        Args:
+            truth, segmenter: for a system that is told it: the classes of the pixels, uint8 [H, W]; a segmenter's file.
+        """
+        head = {"system": system, "uses": uses, "snr_db": snr_db} | ({"segmenter": str(segmenter)} if segmenter else {})
+        maps = {} if truth is None else {"truth": truth}
+        head, arrays = self.ask("sender", head, image=pixels, **maps)
         sent = arrays["x"][None] if "x" in arrays else arrays["payload"].tobytes()
         return sent, head["side"], head["ms"]
 
@@ -120,7 +135,8 @@ def serve(device: str, role: str) -> None:
 def answer_send(device: str, head: dict, arrays: dict) -> tuple[dict, dict]:
     from .systems import find_system
 
-    sent, side = find_system(head["system"], device).send(arrays["image"], head["uses"], head["snr_db"])
+    told = {name: part[name] for part in (head, arrays) for name in ("truth", "segmenter") if name in part}
+    sent, side = find_system(head["system"], device).send(arrays["image"], head["uses"], head["snr_db"], **told)
     if isinstance(sent, bytes):
         return {"side": side}, {"payload": np.frombuffer(sent, np.uint8)}
     return {"side": side}, {"x": sent.reshape(-1).astype(np.complex64)}

@@ -123,6 +123,8 @@ def check(systems: list[str], setting: Setting) -> None:
         if packages := missing(name):
             raise InputError(f"{name} needs {' and '.join(packages)}: {brings('bench')}")
         system.ready()
+        if system.told and not setting.segmenter:
+            raise InputError(f"{name} needs --labels and --segmenter: it sends the classes of the pixels")
         if system.link != "channel" and setting.channel != "awgn":
             raise InputError(f"{name} is a bound for awgn; leave it out on {setting.channel}")
         if system.link != "channel" and (setting.copies > 1 or setting.snr_error_db):

@@ -144,7 +144,7 @@ def rate_plots(rows: list[dict], summary: Summary, colour: Mapping[str, str]) ->
             continue
         parts.append(f"<h2>Rate against quality. {html.escape(common.rpartition(';')[0])}</h2><div class=plots>")
         mean = {where: float(np.mean(found)) for where, found in settings.items()}
-        systems = sorted({key[1] for key in summary if key[0] in settings}, key=order)
+        systems = sorted({key[1] for key in summary if key[0] in settings} - {*over(rows)}, key=order)
         for snr in sorted({key[2] for key in summary if key[0] in settings}):
             for metric in METRICS:
                 found = {
@@ -166,8 +166,9 @@ def overview(rows: list[dict]) -> str:
     counted = f"{several(systems, 'system')}, {several(pictures, 'picture')}, {several(draws, 'draw')}"
     return (
         f"{several(len(rows), 'transmission')}: {counted} of the channel. "
-        "Every system gets the same channel uses at the same power; sender and receiver are separate processes that "
-        "share only the symbols and the side information counted below. Lost pictures are shown as their mean colour "
+        "Every system gets the same channel uses (those as published take their own) at the same power; sender and "
+        "receiver are separate processes that share only the symbols and the side information counted below. Lost "
+        "pictures are shown as their mean colour "
         "and stay in the averages. Intervals: 95 %, bootstrap over pictures. PROTOCOL.md says the rest."
     )
 
@@ -176,7 +177,14 @@ def uses_line(rows: list[dict]) -> str:
     uses = sorted({row["uses"] for row in rows})
     ratios = [row["uses"] / (3 * row["height"] * row["width"]) for row in rows]
     span = f"{uses[0]}" if len(uses) == 1 else f"{uses[0]} to {uses[-1]}"
-    return f"<p>{span} complex channel uses a picture, 1/{1 / max(ratios):.0f} of its numbers.</p>"
+    own = {system: np.mean([r["payload_uses"] for r in rows if r["system"] == system]) for system in over(rows)}
+    others = "".join(f" As published, {html.escape(system)} takes {mean:.0f}." for system, mean in own.items())
+    return f"<p>{span} complex channel uses a picture, 1/{1 / max(ratios):.0f} of its numbers.{others}</p>"
+
+
+def over(rows: list[dict]) -> list[str]:
+    """Systems as published, which take more uses than the others get."""
+    return sorted({row["system"] for row in rows if row["payload_uses"] > row["uses"]}, key=order)
 
 
 def legend_note() -> str:

