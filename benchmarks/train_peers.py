@@ -152,6 +152,7 @@ def go(network: nn.Module, loss, args, lr: float, key: dict) -> dict:
     return {
         "steps": progress.step,
         "seconds": round(progress.seconds),
+        "loss_first": round(sum(progress.first) / len(progress.first), 5),
         "loss": round(progress.loss, 5),
         "batch": batch(args),
         "pictures": key["pictures"],

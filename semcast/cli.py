@@ -275,7 +275,11 @@ def build_parser() -> Parser:
     p.add_argument("--list", action="store_true", help="name the systems and stop")
     p.add_argument("--smoke", action="store_true", help="a minute of everything, on two pieces of the bundled photo")
     p.add_argument(
-        "--systems", nargs="+", default=[], metavar="NAME", help="see --list; semcast@DIR is semcast with another model"
+        "--systems",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="see --list; `all` are those that can run here; semcast@DIR is semcast with another model",
     )
     p.add_argument("--data", type=Path, nargs="+", metavar="PATH", help="folders, tar files or pictures")
     p.add_argument("--size", type=side, metavar="S", help="centre crop of S x S pixels, default: whole pictures")

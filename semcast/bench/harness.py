@@ -25,7 +25,7 @@ from ..metrics.segmenter import load_segmenter
 from .ends import Ends
 from .pictures import Pictures
 from .progress import Tally, remaining_s
-from .systems import family, find_system, missing, semcast_uses
+from .systems import SYSTEMS, family, find_system, missing, semcast_uses
 from .unit import PROTOCOL, Setting, Unit
 from .workers import Timed, cluster_cores, here, in_processes, on_ray
 
@@ -133,6 +133,18 @@ def check(systems: list[str], setting: Setting) -> None:
             )
     if twice := sorted({name for name in systems if systems.count(name) > 1}):
         raise InputError(f"system {twice[0]!r} is named twice")
+
+
+def runnable(setting: Setting) -> tuple[list[str], dict[str, str]]:
+    """All systems that can run here with this setting, and of each of the others the reason why not."""
+    able, reasons = [], {}
+    for name in SYSTEMS:
+        try:
+            check([name], setting)
+            able.append(name)
+        except InputError as error:
+            reasons[name] = str(error)
+    return able, reasons
 
 
 def check_versions(rows: list[dict], systems: list[str]) -> None:

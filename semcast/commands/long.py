@@ -44,6 +44,10 @@ def bench(args) -> None:
         device=args.device,
         size=args.size,
     )
+    if args.systems == ["all"]:
+        args.systems, reasons = harness.runnable(setting)
+        for name, reason in reasons.items():
+            notice("without %s: %s", name, reason)
     keep_freed_memory()
     pictures = SmokePictures() if args.smoke else Pictures(args.data, args.size, args.limit, args.labels)
     folder, processes = make_folder(args.out), args.workers or workers.default_workers()

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -30,7 +30,8 @@ class Progress:
 
     step: int = 0
     seconds: float = 0.0  # spent on steps, over all its sessions
-    losses: list[float] = field(default_factory=list)  # of the last steps
+    losses: list[float] = field(default_factory=list)  # of the last 100 steps
+    first: list[float] = field(default_factory=list)  # of the first 10
 
     @property
     def loss(self) -> float:
@@ -87,6 +88,7 @@ def learn(
             for name, p in weights.items():
                 average[name].lerp_(p.detach(), 1 - kept)
             progress.losses = [*progress.losses[-99:], value.item()]
+            progress.first = progress.first if progress.step >= 10 else [*progress.first, value.item()]
             progress.step += 1
             progress.seconds += time.monotonic() - start
             bar.update(round(share() * length) - bar.n)
@@ -106,7 +108,7 @@ def _save(path: Path, key: dict, progress: Progress, weights: dict, average: dic
     tensors |= {f"average.{name}": value for name, value in average.items()}
     for name, p in weights.items():
         tensors |= {f"optimiser.{name}|{k}": v for k, v in optimiser.state.get(p, {}).items()}
-    record = {"key": key, "step": progress.step, "seconds": progress.seconds, "losses": progress.losses}
+    record = {"key": key, **asdict(progress)}
     write_bytes(path, save({k: v.cpu().contiguous() for k, v in tensors.items()}, {"state": json.dumps(record)}))
 
 
@@ -125,6 +127,6 @@ def _resume(path: Path, key: dict, weights: dict, average: dict, optimiser) -> P
                 start = f"optimiser.{name}|"
                 state = {k.removeprefix(start): v.clone() for k, v in tensors.items() if k.startswith(start)}
                 optimiser.state[p] = {k: v.to(p.device) if v.ndim else v for k, v in state.items()}
-        return Progress(record["step"], record["seconds"], record["losses"])
+        return Progress(**{name: record[name] for name in ("step", "seconds", "losses", "first")})
     except (KeyError, ValueError, RuntimeError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); delete it to start again") from None
