@@ -21,8 +21,8 @@ def web(args) -> None:
         )
     find_model(args.model)
     require("semcast web", "starlette", "uvicorn")
-    from ..web.app import Config
     from ..web.server import listen, serve
+    from ..web.site import Config
 
     sockets = listen(args.host, args.port)
     port = sockets.getsockname()[1]

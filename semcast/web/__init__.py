@@ -1,6 +1,7 @@
 """The page of `semcast web`: one photo's way over the link, for everyone to see and hear.
 
-    browser -> server.py (sockets) -> guard.py (who may ask) -> app.py (routes) -> jobs.py (the queue)
+    browser -> server.py (sockets) -> guard.py (who may ask) -> app.py (routes), site.py
+        -> jobs.py (the queue)
         -> worker.py, in a process of its own: work.py, radio.py, rivals.py, plots.py -> results
         -> sessions.py (in memory, until the page is closed) -> events.py -> browser
 

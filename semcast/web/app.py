@@ -1,208 +1,41 @@
-"""The routes of the page: static files, uploads, jobs, their events and results, health and metrics."""
+"""The routes of the page, and how errors are answered."""
 
 import asyncio
 import contextlib
-import hashlib
-import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .. import __version__
-from ..cascade.models import find_model
 from ..errors import InputError
-from ..images import PHOTO
-from ..signals.air import PATHS
-from ..transmitter import top_rung
-from . import settings
-from .events import stream
-from .guard import Bodies, Guard, Refused, refusal
-from .jobs import SORRY, Job, Jobs
-from .limits import Limits
-from .metrics import MEDIA_TYPE, Metrics, resident_bytes
-from .sessions import Full, Session, Sessions
-from .worker import Worker
+from .guard import Guard, Refused, refusal
+from .jobs import SORRY
+from .sessions import Full
+from .site import Site
 
-COOKIE = "semcast"
 SWEEP_S = 5.0
-STATIC = Path(__file__).parent / "static"
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """What `semcast web` was started with."""
-
-    model: str = "small"
-    password: str | None = None
-    loopback: bool = True  # bound to this machine only
-    limits: Limits = field(default_factory=Limits)
-
-
-class Site:
-    """The server's state, and a method for each route."""
-
-    def __init__(self, config: Config):
-        self.config, self.limits, self.metrics = config, config.limits, Metrics()
-        self.top = top_rung(find_model(config.model).config)
-        self.jobs = Jobs(Worker(config.model, config.limits), config.limits, self.metrics)
-        self.sessions = self.jobs.sessions = Sessions(config.limits, self.jobs.leave)
-        self.bodies = Bodies(config.limits)
-        files = [path for path in STATIC.iterdir() if path.suffix in TYPES]
-        self.files = {path.name: (path.read_bytes(), TYPES[path.suffix]) for path in files}
-        self.files["sample.jpg"] = PHOTO.read_bytes(), "image/jpeg"
-
-    def session(self, request: Request) -> Session:
-        """The session of a request. Raises Refused if there is none any more."""
-        session = self.sessions.find(request.cookies.get(COOKIE))
-        if session is None:
-            raise Refused(HTTPStatus.FORBIDDEN, "your session is over, and its pictures are gone; load the page again")
-        return session
-
-    async def page(self, request: Request) -> Response:
-        """The page itself; whoever loads it has a session from then on."""
-        response = self.file("index.html", request)
-        if self.sessions.find(request.cookies.get(COOKIE)) is None:
-            secure = request.url.scheme == "https"
-            token = self.sessions.start().token
-            response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure)
-        return response
-
-    async def static(self, request: Request) -> Response:
-        return self.file(request.path_params["name"], request)
-
-    def file(self, name: str, request: Request) -> Response:
-        """One of the files that were read when the server started."""
-        if name not in self.files:
-            raise HTTPException(HTTPStatus.NOT_FOUND)
-        data, media_type = self.files[name]
-        tag = f'"{hashlib.sha256(data).hexdigest()[:16]}"'
-        headers = {"etag": tag, "cache-control": "no-cache"}
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-        return Response(data, media_type=media_type, headers=headers)
-
-    async def about(self, request: Request) -> Response:
-        """What the page offers: channels, paths, rungs, limits."""
-        self.session(request)
-        channels = {
-            name: {
-                "about": channel.about,
-                "options": {
-                    key: {"default": o.default, "allowed": list(o.allowed), "unit": o.unit, "about": o.about}
-                    for key, o in channel.own.items()
-                },
-            }
-            for name, channel in settings.channels().items()
-        }
-        shown = ("upload_bytes", "sides", "steps", "recording_s")
-        return JSONResponse(
-            {
-                "version": __version__,
-                "model": Path(self.config.model).name,
-                "top": self.top,
-                "channels": channels,
-                "paths": {name: path.about for name, path in PATHS.items()},
-                "limits": {name: getattr(self.limits, name) for name in shown},
-            }
-        )
-
-    async def upload(self, request: Request) -> Response:
-        """Keep a photo, a recording or a frame for the session; nothing is decoded here."""
-        session = self.session(request)
-        data = await self.bodies.read(request, self.limits.upload_bytes)
-        if not data:
-            raise InputError("the file is empty")
-        self.metrics.uploads += 1
-        self.metrics.upload_bytes += len(data)
-        return JSONResponse({"upload": self.sessions.keep(session, data)}, HTTPStatus.CREATED)
-
-    async def ask(self, request: Request) -> Response:
-        """Let a job wait for its turn: {"kind": "link", "settings": {...}}."""
-        session = self.session(request)
-        try:
-            asked = json.loads(await self.bodies.read(request, self.limits.json_bytes))
-        except (ValueError, RecursionError):
-            raise InputError("the settings are no JSON") from None
-        if not isinstance(asked, dict) or set(asked) - {"kind", "settings"}:
-            raise InputError("a job has a kind and settings")
-        kind, chosen = asked.get("kind"), asked.get("settings", {})
-        checked = settings.check(kind, chosen, self.limits, self.top)
-        name = checked.pop("picture", "") or checked.pop("upload", "")
-        if name != settings.SAMPLE and name not in session.uploads:
-            raise InputError("that file is not here any more; choose it again")
-        job = Job(session, str(kind), checked, session.uploads.get(name), name)
-        self.sessions.make_room(session, 0)
-        self.jobs.add(job)
-        return JSONResponse(job.as_json(), HTTPStatus.ACCEPTED)
-
-    def job(self, request: Request) -> Job:
-        found = self.session(request).jobs.get(request.path_params["name"])
-        if found is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "there is no such job in your session")
-        return found
-
-    async def look(self, request: Request) -> Response:
-        return JSONResponse(self.job(request).as_json())
-
-    async def cancel(self, request: Request) -> Response:
-        job = self.job(request)
-        if not job.ended:
-            self.jobs.cancel(job)
-        return JSONResponse(job.as_json())
-
-    async def result(self, request: Request) -> Response:
-        blob = self.session(request).find_blob(request.path_params["name"])
-        if blob is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "this result is not here any more")
-        named = {"content-disposition": f'attachment; filename="{blob.filename}"'} if blob.filename else {}
-        return Response(blob.data, media_type=blob.media_type, headers=named)
-
-    async def events(self, request: Request) -> Response:
-        session = self.session(request)
-        if len(session.streams) >= self.limits.session_streams:
-            raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "the page is open too often; close one of its windows")
-        return StreamingResponse(
-            stream(session, self.sessions), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
-        )
-
-    async def forget(self, request: Request) -> Response:
-        """End the session at once."""
-        self.sessions.end(self.session(request))
-        response = JSONResponse({})
-        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
-        return response
-
-    async def health(self, request: Request) -> Response:
-        ready = self.jobs.ready
-        state = "ok" if ready else "broken" if self.jobs.broken else "starting"
-        return JSONResponse({"state": state}, HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
-
-    async def figures(self, request: Request) -> Response:
-        gauges: dict[str, tuple[str, float]] = {
-            "sessions": ("open sessions", len(self.sessions.open)),
-            "session_bytes": ("bytes that sessions keep", self.sessions.size_bytes),
-            "queue_jobs": ("jobs that wait", len(self.jobs.waiting)),
-            "running_jobs": ("jobs that run", int(self.jobs.running is not None)),
-            "ready": ("1 when the networks are loaded", int(self.jobs.ready)),
-            "resident_bytes": ("main memory of the server", resident_bytes(None)),
-            "worker_resident_bytes": ("main memory of the worker", resident_bytes(self.jobs.worker.pid or 0)),
-        }
-        return Response(self.metrics.text(gauges), headers={"content-type": MEDIA_TYPE})
+def explain(request: Request, error: Exception) -> Response:
+    """Every error as a status and one sentence."""
+    if isinstance(error, Refused):
+        return refusal(error)
+    if isinstance(error, InputError | Full):
+        status = HTTPStatus.BAD_REQUEST if isinstance(error, InputError) else HTTPStatus.SERVICE_UNAVAILABLE
+        return JSONResponse({"error": str(error)}, status)
+    if isinstance(error, HTTPException):
+        phrase = HTTPStatus(error.status_code).phrase.lower()
+        return JSONResponse({"error": phrase}, error.status_code, error.headers)
+    return JSONResponse({"error": SORRY}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def build(config: Config) -> Starlette:
+def build(site: Site) -> Guard:
     """The application; its worker starts with it."""
-    site = Site(config)
 
     async def sweep() -> None:
         while True:
@@ -233,17 +66,7 @@ def build(config: Config) -> Starlette:
     ]
     app = Starlette(
         routes=[Route(path, endpoint, methods=[method]) for method, path, endpoint in routes],
-        middleware=[Middleware(Guard, site.metrics, config.password, config.loopback)],
-        exception_handlers={
-            Refused: lambda request, error: refusal(error),
-            InputError: lambda request, error: JSONResponse({"error": str(error)}, HTTPStatus.BAD_REQUEST),
-            Full: lambda request, error: JSONResponse({"error": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE),
-            HTTPException: lambda request, error: JSONResponse(
-                {"error": HTTPStatus(error.status_code).phrase.lower()}, error.status_code, error.headers
-            ),
-            Exception: lambda request, error: JSONResponse({"error": SORRY}, HTTPStatus.INTERNAL_SERVER_ERROR),
-        },
+        exception_handlers=dict.fromkeys((Refused, InputError, Full, HTTPException, Exception), explain),
         lifespan=lifespan,
     )
-    app.state.site = site
-    return app
+    return Guard(app, site.metrics, site.config.password, site.config.loopback)  # around errors, too

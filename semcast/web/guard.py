@@ -56,8 +56,10 @@ class Guard:
                 self.metrics.responses[str(message["status"])[0]] += 1
                 names = {name for name, _ in message["headers"]}
                 own = {"cache-control": "no-store"} | HEADERS
+                if request.method not in SAFE and message["status"] >= HTTPStatus.BAD_REQUEST:
+                    own["connection"] = "close"  # what is left of the body is not waited for
                 added = [(k.encode(), v.encode()) for k, v in own.items() if k.encode() not in names]
-                message = message | {"headers": [*message["headers"], *added]}
+                message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
 
         try:
@@ -138,8 +140,7 @@ class Bodies:
             async with asyncio.timeout(self.limits.body_s):
                 return await collect(request, size_max)
         except TimeoutError:
-            closing = {"connection": "close"}
-            raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the file arrives too slowly", closing) from None
+            raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the file arrives too slowly") from None
         except ClientDisconnect:
             raise Refused(HTTPStatus.BAD_REQUEST, "the file did not arrive as a whole") from None
         finally:

@@ -9,65 +9,18 @@ import asyncio
 import secrets
 from collections import deque
 from time import monotonic
-from typing import Any
 
+from .job import CANCELLED, DONE, FAILED, REFUSED, RUNNING, Job
 from .limits import Limits
 from .metrics import Metrics
 from .sessions import Blob, Full, Session, Sessions
 from .worker import Task, Worker
 
-WAITING, RUNNING, DONE, REFUSED, CANCELLED, FAILED = "waiting", "running", "done", "refused", "cancelled", "failed"
 POLL_S = 0.2
 GUESS_S = 2.0  # how long a job takes, while none of its kind has run yet
 LEARN = 0.3  # weight of the last job in the mean of its kind
+CRASHED = "the program that reads this file ended; choose another file"
 SORRY = "something went wrong here; the operator finds it in the server's log"
-
-
-class Job:
-    """One piece of work for a session."""
-
-    def __init__(self, session: Session, kind: str, settings: dict[str, Any], upload: bytes | None, upload_name: str):
-        self.name = secrets.token_urlsafe(12)
-        self.session, self.kind, self.settings = session, kind, settings
-        self.upload, self.upload_name = upload, upload_name
-        self.state, self.version, self.number = WAITING, 0, 0
-        self.ahead, self.wait_s, self.share, self.words, self.error = 0, 0.0, 0.0, "", ""
-        self.blobs: dict[str, Blob] = {}
-        self.results: list[dict[str, Any]] = []
-        self.figures: dict[str, Any] = {}
-        self.added_s, self.started_s, self.ended_s = monotonic(), 0.0, 0.0
-        self.unwanted = False
-
-    @property
-    def ended(self) -> bool:
-        return self.state not in (WAITING, RUNNING)
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(len(blob.data) for blob in self.blobs.values())
-
-    def changed(self) -> None:
-        self.version += 1
-        self.session.wake()
-
-    def as_json(self) -> dict[str, Any]:
-        """What the page is told."""
-        return {
-            "job": self.name,
-            "kind": self.kind,
-            "state": self.state,
-            "ahead": self.ahead,
-            "wait_s": round(self.wait_s, 1),
-            "share": round(self.share, 3),
-            "words": self.words,
-            "error": self.error,
-            "results": self.results,
-            "figures": self.figures,
-            "number": self.number,
-            "added_s": round(self.added_s, 4),
-            "started_s": round(self.started_s, 4),
-            "ended_s": round(self.ended_s, 4),
-        }
 
 
 class Jobs:
@@ -123,7 +76,7 @@ class Jobs:
 
     def guess_s(self, job: Job) -> float:
         """How long a job will take: the mean of its kind, in proportion to the picture's pixels."""
-        return self.usual_s.get(job.kind, GUESS_S) * weight(job)
+        return self.usual_s.get(job.kind, GUESS_S) * job.weight
 
     def end(self, job: Job, state: str, error: str = "") -> None:
         job.state, job.error, job.ended_s, job.upload = state, error, monotonic(), None
@@ -134,11 +87,14 @@ class Jobs:
         """Carry out jobs for ever."""
         try:
             while True:
-                if not self.ready:
+                if not (self.ready and self.worker.alive):
                     await self.start()
                 while not self.waiting:
                     self.arrival.clear()
                     await self.arrival.wait()
+                if self.ready and not self.worker.alive:  # it ended while it had nothing to do
+                    await self.restart()
+                    continue
                 job = self.running = self.waiting.popleft()
                 job.state, job.started_s, job.ahead, job.wait_s = RUNNING, monotonic(), 0, 0.0
                 self.metrics.waits.add(job.started_s - job.added_s)
@@ -150,8 +106,8 @@ class Jobs:
                 took_s = job.ended_s - job.started_s
                 self.metrics.runs.add(took_s)
                 if state == DONE:
-                    before_s = self.usual_s.get(job.kind, took_s / weight(job))
-                    self.usual_s[job.kind] = before_s + LEARN * (took_s / weight(job) - before_s)
+                    before_s = self.usual_s.get(job.kind, took_s / job.weight)
+                    self.usual_s[job.kind] = before_s + LEARN * (took_s / job.weight - before_s)
         finally:
             self.worker.stop()
 
@@ -163,7 +119,7 @@ class Jobs:
             try:
                 message = await asyncio.to_thread(self.worker.message, POLL_S)
             except (EOFError, OSError):
-                message = ("broken", "the worker cannot start")
+                message = ("broken", SORRY)
         self.ready = message[0] == "ready"
         self.broken = "" if self.ready else message[1]
         if self.broken:
@@ -177,6 +133,8 @@ class Jobs:
 
     async def carry_out(self, job: Job) -> tuple[str, str]:
         """Have a job done by the worker: its last state, and what to tell of an error."""
+        if self.broken:
+            return FAILED, self.broken
         cancelled_s = None
         try:
             await asyncio.to_thread(self.worker.submit, Task(job.number, job.kind, job.settings, job.upload))
@@ -196,7 +154,7 @@ class Jobs:
                     return CANCELLED, ""
         except (EOFError, OSError):  # the worker is gone: it crashed, or the system took its memory
             await self.restart()
-            return (CANCELLED, "") if job.unwanted else (REFUSED, "this file ended the program that reads it")
+            return (CANCELLED, "") if job.unwanted else (REFUSED, CRASHED)
 
     def take(self, job: Job, kind: str, *values) -> tuple[str, str] | None:
         """Take a message about a job; returns how it ended, if so."""
@@ -229,8 +187,3 @@ class Jobs:
         key = secrets.token_urlsafe(12)
         job.blobs[key] = Blob(data, media_type, filename)
         job.results.append({"name": name, "url": f"/api/results/{key}", "type": media_type, "file": filename} | about)
-
-
-def weight(job: Job) -> float:
-    """Work of a job over that at 512 pixels a side."""
-    return (job.settings.get("side", 512) / 512) ** 2

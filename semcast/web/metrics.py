@@ -32,7 +32,7 @@ class Metrics:
         """All figures; gauges: name -> (what it is, value now)."""
         lines: list[str] = []
         for name, (about, value) in gauges.items():
-            lines += head(name, "gauge", about) + [f"semcast_web_{name} {value:g}"]
+            lines += head(name, "gauge", about) + [f"semcast_web_{name} {value:.15g}"]
         jobs = [(f'{{kind="{kind}",outcome="{outcome}"}}', n) for (kind, outcome), n in sorted(self.jobs.items())]
         lines += counter("jobs_total", "jobs that ended", jobs)
         answers = [(f'{{class="{first}xx"}}', n) for first, n in sorted(self.responses.items())]
@@ -57,7 +57,7 @@ def histogram(name: str, about: str, values: Histogram) -> list[str]:
     bounds = [*map(str, BUCKETS_S), "+Inf"]
     counts = [*values.counts, values.count]
     rows = [f'semcast_web_{name}_bucket{{le="{bound}"}} {n}' for bound, n in zip(bounds, counts)]
-    rows += [f"semcast_web_{name}_sum {values.sum_s:g}", f"semcast_web_{name}_count {values.count}"]
+    rows += [f"semcast_web_{name}_sum {values.sum_s:.15g}", f"semcast_web_{name}_count {values.count}"]
     return head(name, "histogram", about) + rows
 
 

@@ -51,7 +51,7 @@ def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
 
 def show(report: Report, name: str, pixels: np.ndarray, **about) -> None:
     """A picture as a result."""
-    report.result(name, encode(pixels), PNG, width=pixels.shape[1], height=pixels.shape[0], **about)
+    report.result(name, encode(pixels), PNG, about={"width": pixels.shape[1], "height": pixels.shape[0]} | about)
 
 
 def steps_of(report: Report, steps: int, first: float = 0.1, last: float = 0.7) -> Callable[[int], None]:

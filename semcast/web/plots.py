@@ -17,7 +17,8 @@ DOTS_MAX, COLUMNS_MAX = 2000, 480  # more symbols are thinned out
 DB = -20.0, 40.0  # of the response's axis
 SIZE, WIDE, TALL = 240, 480, 220  # units of the SVG
 RAMP = np.array(  # from noise to the strongest, RGB
-    [(13, 17, 34), (24, 44, 92), (22, 96, 130), (36, 158, 140), (150, 206, 108), (250, 226, 130), (255, 251, 235)], float
+    [(13, 17, 34), (24, 44, 92), (22, 96, 130), (36, 158, 140), (150, 206, 108), (250, 226, 130), (255, 251, 235)],
+    float,
 )
 WATERFALL_HZ, WATERFALL_ROWS, WATERFALL_COLUMNS = 3000.0, 120, 720
 
@@ -66,7 +67,10 @@ def response(received: Received) -> bytes:
     x_of = lambda i: left + (right - left) * i / max(count - 1, 1)
     y_of = lambda v: bottom - (bottom - top) * (np.clip(v, *DB) - DB[0]) / (DB[1] - DB[0])
     there = picks[~lost[picks]]
-    line = [f"{'M' if i == 0 or there[i - 1] != last else 'L'}{x_of(p):.1f} {y_of(db[p]):.1f}" for i, p, last in steps(there, picks)]
+    line = [
+        f"{'M' if i == 0 or there[i - 1] != last else 'L'}{x_of(p):.1f} {y_of(db[p]):.1f}"
+        for i, p, last in steps(there, picks)
+    ]
     ticks = range(int(DB[0]), int(DB[1]) + 1, 20)
     parts = [
         path("plot-grid", [f"M{left:g} {y_of(v):.1f}H{right:g}" for v in ticks]),

@@ -36,10 +36,11 @@ def signal_job(engine: Engine, limits: Limits, task: Task, report: Report) -> No
     image = to_image(pixels)
     report.progress(0.1, "making the sound")
     header, x = Link(engine).send(image, rungs=(1, asked["rungs"]))
+    assert not isinstance(x, bytes)  # the link is an analog one
     if x.shape[1] > SYMBOLS_MAX:
         raise InputError(f"{x.shape[1]} symbols are more than the {SYMBOLS_MAX} of one sound; choose fewer rungs")
     profile = PROFILES[asked["profile"]]
-    samples = modulate(np.asarray(x)[0], to_air(header), profile)
+    samples = modulate(x[0], to_air(header), profile)
     give_sound(report, "sound", samples, "semcast.wav")
     figures = cost_of(header, header.channel_uses) | {"seconds": duration_s(profile, header.channel_uses)}
     report.figures(**figures, profile=profile.name)
@@ -87,7 +88,7 @@ def receive_frame(engine: Engine, task: Task, report: Report, data: bytes) -> No
 def hear(engine: Engine, task: Task, report: Report, samples: np.ndarray, share: float) -> list[np.ndarray]:
     """Find the transmissions in samples [N] and show what they hold; returns the pictures, [1, 3, H, W] each."""
     about = {"seconds": len(samples) / RATE_HZ, "high_hz": plots.WATERFALL_HZ}
-    report.result("waterfall", plots.waterfall(samples, RATE_HZ), PNG, **about)
+    report.result("waterfall", plots.waterfall(samples, RATE_HZ), PNG, about=about)
     report.progress(share, "listening for a transmission")
     found = find(samples, n_symbols)
     heard = [(one, header) for one in found if one.header and (header := from_air(one.header))]
@@ -120,7 +121,7 @@ def draw_symbols(report: Report, received: Received, reception: Reception | None
     report.result("constellation", plots.constellation(received), SVG)
     if reception:
         drawn = plots.radio_response(received, PROFILES[reception.profile])
-        report.result("radio-response", drawn, PNG, **row(reception))
+        report.result("radio-response", drawn, PNG, about=row(reception))
     else:
         report.result("response", plots.response(received), SVG)
 
@@ -132,4 +133,4 @@ def row(reception: Reception) -> dict[str, float | str]:
 
 
 def give_sound(report: Report, name: str, samples: np.ndarray, filename: str) -> None:
-    report.result(name, encode_audio(to_int16(samples)), WAV, filename, seconds=len(samples) / RATE_HZ)
+    report.result(name, encode_audio(to_int16(samples)), WAV, filename, {"seconds": len(samples) / RATE_HZ})

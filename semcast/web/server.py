@@ -10,7 +10,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import InputError
-from .app import Config, build
+from .app import build
+from .site import Config, Site
 
 HEADER_BYTES = 16 << 10
 KEEP_ALIVE_S = 20
@@ -49,20 +50,24 @@ class Prompt(H11Protocol):
 class Server(uvicorn.Server):
     """Ends all sessions before it waits for their streams to close."""
 
+    def __init__(self, config: uvicorn.Config, site: Site):
+        super().__init__(config)
+        self.site = site
+
     async def shutdown(self, sockets: Any = None) -> None:
-        sessions = self.config.app.state.site.sessions  # pyright: ignore
-        for session in list(sessions.open.values()):
-            sessions.end(session)
+        for session in list(self.site.sessions.open.values()):
+            self.site.sessions.end(session)
         await super().shutdown(sockets)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound already. Raises InputError if the address cannot be had."""
+    """A socket that is open already. Raises InputError if the address cannot be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.listen(BACKLOG)  # whoever asks before the server has started waits
     except OSError as error:
         raise InputError(f"cannot serve at {host}, port {port}: {error.strerror}; choose another --port") from None
     return bound
@@ -70,10 +75,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 def make_server(config: Config) -> Server:
     """A server that is not running yet."""
+    site = Site(config)
     protocol = type("Protocol", (Prompt,), {"header_s": config.limits.header_s})
     return Server(
         uvicorn.Config(
-            build(config),
+            build(site),
             http=protocol,
             ws="none",
             log_level="error",
@@ -83,13 +89,13 @@ def make_server(config: Config) -> Server:
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=3,
             h11_max_incomplete_event_size=HEADER_BYTES,
-        )
+        ),
+        site,
     )
 
 
 def serve(config: Config, bound: socket.socket, page: str | None = None) -> None:
     """Serve at a bound socket until interrupted. page: an address to open in the browser of this machine."""
-    bound.listen(BACKLOG)  # so that a browser finds it while the server starts
     if page:
         webbrowser.open(page)
     make_server(config).run([bound])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .limits import Limits
 
 if TYPE_CHECKING:
-    from .jobs import Job
+    from .job import Job
 
 
 class Full(Exception):
@@ -100,10 +100,10 @@ class Sessions:
                 self.end(session)
 
     def keep(self, session: Session, data: bytes) -> str:
-        """Keep an upload and return its name; the oldest ones of the session make room. Raises Full."""
-        while len(session.uploads) >= self.limits.session_uploads:
-            session.uploads.pop(next(iter(session.uploads)))
-        self.make_room(session, len(data))
+        """Keep an upload and return its name; the oldest of the session makes room. Raises Full."""
+        oldest = next(iter(session.uploads)) if len(session.uploads) >= self.limits.session_uploads else ""
+        self.make_room(session, len(data) - len(session.uploads.get(oldest, b"")))
+        session.uploads.pop(oldest, None)
         name = secrets.token_urlsafe(12)
         session.uploads[name] = data
         return name

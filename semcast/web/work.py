@@ -42,7 +42,7 @@ def link_job(engine: Engine, limits: Limits, task: Task, report: Report) -> None
     header = result.sent.header
     for name, draw in OVERLAYS.items():
         rgba = draw(link, result.received, header, result.image)
-        report.result(name, png(rgba), PNG, overlay=True)
+        report.result(name, png(rgba), PNG, about={"overlay": True})
     uses = link.channel.uses(result.payload_uses, link.options)
     cost = cost_of(header, uses)
     report.figures(**cost, **quality_of(image, result.image), encode_ms=result.encode_ms, decode_ms=result.decode_ms)

@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -44,9 +45,9 @@ class Report:
         """share: how much is done, 0 to 1; words: what is being done."""
         self._send("progress", share, words)
 
-    def result(self, name: str, data: bytes, media_type: str, filename: str = "", **about) -> None:
-        """A result under a name that the page knows; about: what it says of it."""
-        self._send("result", name, data, media_type, filename, about)
+    def result(self, name: str, data: bytes, media_type: str, filename: str = "", about: dict | None = None) -> None:
+        """A result under a name that the page knows; about: what it is told of it."""
+        self._send("result", name, data, media_type, filename, about or {})
 
     def keep(self, data: bytes) -> None:
         """Put this in place of the upload, which was larger."""
@@ -70,7 +71,13 @@ class Worker:
     def pid(self) -> int | None:
         return self.process.pid if self.process else None
 
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.is_alive()
+
     def start(self) -> None:
+        """Start the process; its first message tells whether the networks are loaded."""
+        self.stop()
         self.pipe, theirs = self.context.Pipe()
         self.unwanted.value = NOTHING
         self.process = self.context.Process(
@@ -119,9 +126,13 @@ def serve(pipe: Connection, unwanted, model: str, limits: Limits) -> None:
             task: Task = pipe.recv()
         except (EOFError, OSError):
             return
-        report = Report(pipe.send, lambda: unwanted.value == task.number)
-        pipe.send(carry_out(task, lambda: work.JOBS[task.kind](engine, limits, task, report)))
+        report = Report(pipe.send, partial(is_unwanted, unwanted, task))
+        pipe.send(carry_out(task, partial(work.JOBS[task.kind], engine, limits, task, report)))
         gc.collect()
+
+
+def is_unwanted(unwanted, task: Task) -> bool:
+    return unwanted.value == task.number
 
 
 def carry_out(task: Task, job: Callable[[], None]) -> tuple:
