@@ -213,9 +213,12 @@ def test_sessions_end_when_their_pages_are_gone():
     assert left == [quiet] and sessions.size_bytes == 1000
     page.streams.clear()
     page.left = clock.now
-    clock.now += LIMITS.gone_s + 1
+    clock.now += LIMITS.absent_s + 1
     sessions.sweep()
-    assert left == [quiet, page] and page.ended and sessions.size_bytes == 0 and not sessions.open
+    assert left == [quiet, page] and not page.ended  # its jobs are cancelled, its pictures still there
+    clock.now += LIMITS.gone_s
+    sessions.sweep()
+    assert left == [quiet, page, page, page] and page.ended and sessions.size_bytes == 0 and not sessions.open
 
 
 def test_sessions_have_limits():
@@ -566,3 +569,19 @@ def test_settings_are_checked_once_for_all():
     assert checked["options"]["k_db"] == 3.0 and checked["rungs"] == 8 and checked["side"] == 512
     with pytest.raises(InputError, match="a link job has no setting 'model'"):
         settings.check("link", {"model": "/etc/passwd"}, LIMITS, 24)
+
+
+def test_the_documentation_names_the_limits():
+    text = (Path(__file__).parents[1] / "docs" / "web.md").read_text()
+    told = [
+        f"| a file | {LIMITS.upload_bytes >> 20} MiB |",
+        f"| a photo | {LIMITS.pixels >> 20} megapixels, shrunk to {', '.join(map(str, LIMITS.sides[:-1]))} or {LIMITS.sides[-1]} pixels |",
+        f"| a recording | {LIMITS.recording_s:g} s |",
+        f"| diffusion steps | {LIMITS.steps} |",
+        f"| computing time of a job | {LIMITS.job_s:g} s |",
+        f"| a session | {LIMITS.session_jobs} jobs on their way, {LIMITS.session_bytes >> 20} MiB |",
+        f"| the server | {LIMITS.sessions} sessions, {LIMITS.queue} jobs that wait, {LIMITS.total_bytes >> 30} GiB of sessions, "
+        f"{LIMITS.worker_bytes / 2**30:g} GiB for the process that computes |",
+    ]
+    assert [line for line in told if line not in text] == []
+    assert LIMITS.total_bytes + LIMITS.worker_bytes < 4 << 30

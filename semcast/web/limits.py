@@ -27,6 +27,7 @@ class Limits:
     sessions: int = 200
     total_bytes: int = 1 << 30  # of all sessions
     idle_s: float = 600.0  # after which a session without an open page ends
+    absent_s: float = 5.0  # after the last of its pages was closed the jobs of a session are cancelled
     gone_s: float = 60.0  # after the last of its pages was closed a session ends
     connections: int = 500
     worker_bytes: int = 2560 << 20  # of memory of the process that computes

@@ -112,7 +112,11 @@ def waterfall(samples: np.ndarray, rate_hz: float) -> bytes:
 
 def radio_response(received: Received, profile: Profile) -> bytes:
     """Gain of the radio path over time and frequency, upwards, from 30 dB below the strongest."""
-    where = places(lay_out(profile, received.h.shape[1]), received.h.shape[1])  # [symbols, carriers]
-    gain_db = 20 * np.log10(np.maximum(np.abs(received.h[0][where]), 1e-6)).T[::-1]
+    count = received.h.shape[1]
+    where = places(lay_out(profile, count), count)  # [symbols, carriers]
+    gain = np.abs(received.h[0][where])
+    again = np.bincount(where.ravel(), minlength=count)[where] > 1  # their gains are those of all copies together
+    gain = np.where(again, np.roll(gain, 1, axis=1), gain)
+    gain_db = 20 * np.log10(np.maximum(gain, 1e-6)).T[::-1]
     repeat = -(-WATERFALL_ROWS // len(gain_db)), max(1, 240 // gain_db.shape[1])
     return coloured(np.kron((gain_db - gain_db.max()) / 30 + 1, np.ones(repeat)))

@@ -92,9 +92,11 @@ class Sessions:
         session.wake()
 
     def sweep(self) -> None:
-        """End the sessions that nobody looks at any more."""
+        """End the sessions that nobody looks at any more; before that, their jobs."""
         now = self.clock()
         for session in list(self.open.values()):
+            if not session.streams and session.left is not None and now - session.left > self.limits.absent_s:
+                self.leave(session)
             limit_s = self.limits.idle_s if session.left is None else self.limits.gone_s
             if not session.streams and now - max(session.seen, session.left or 0) > limit_s:
                 self.end(session)
