@@ -3,8 +3,12 @@
 import asyncio
 import io
 import json
+import math
+import os
+import signal
 import socket
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -21,11 +25,11 @@ from semcast.images import encode, to_image, to_pixels
 from semcast.signals.audio import encode_audio
 from semcast.web import plots, rivals, settings, work
 from semcast.web.job import Job
-from semcast.web.jobs import Jobs
+from semcast.web.jobs import CRASHED, Jobs
 from semcast.web.limits import Limits
 from semcast.web.metrics import Metrics
 from semcast.web.sessions import Full, Sessions
-from semcast.web.worker import Report, Task, carry_out
+from semcast.web.worker import TOO_LARGE, Report, Task, carry_out
 
 LIMITS = Limits()
 
@@ -168,6 +172,46 @@ def test_what_takes_too_long_is_stopped(tiny_model, tmp_path):
         ended = [client.wait(job) for job in jobs]
         assert {job["state"] for job in ended} == {"refused"} and "longer than 0.05 s" in ended[0]["error"]
         assert server.metric("worker_restarts_total") >= 1
+
+
+def worker_of(server: Server) -> int:
+    """The process that computes."""
+    found = [path.read_text().split() for path in Path(f"/proc/{server.process.pid}/task").glob("*/children")]
+    pids = [int(pid) for some in found for pid in some]
+    return next(pid for pid in pids if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the worker is found in /proc")
+def test_a_worker_that_crashes_is_started_again(tiny_model, tmp_path):
+    with Server(tiny_model, tmp_path) as server:
+        client = Client(server.port).enter()
+        long = client.wait(client.ask("link", side=1024, steps=20), "running")
+        os.kill(worker_of(server), signal.SIGKILL)
+        ended = client.wait(long)
+        assert (ended["state"], ended["error"]) == ("refused", CRASHED)
+        assert client.run("prefix", side=256)["state"] == "done"
+        os.kill(worker_of(server), signal.SIGKILL)  # while it has nothing to do
+        assert client.run("prefix", side=256)["state"] == "done"
+        assert server.metric("worker_restarts_total") == 2
+        last = worker_of(server)
+    assert not Path(f"/proc/{last}").exists()  # it ends with the server
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process")
+def test_what_takes_too_much_memory_is_refused(tiny_model, tmp_path):
+    with Server(tiny_model, tmp_path, worker_bytes=400 << 20) as server:
+        client = Client(server.port).enter()
+        large = client.upload(png(7000, 7000, bytes(7000 * 21001)))
+        job = client.run("prefix", picture=large, side=256)
+        assert (job["state"], job["error"]) == ("refused", TOO_LARGE)
+        assert client.run("prefix", side=256)["state"] == "done"
+        assert server.metric("worker_restarts_total") == 0
+
+
+def test_figures_that_json_cannot_say_are_null():
+    messages: list = []
+    Report(messages.append).figures(psnr_db=math.inf, rows=[{"snr_db": math.nan, "name": "x"}], uses=3)
+    assert messages == [("figures", {"psnr_db": None, "rows": [{"snr_db": None, "name": "x"}], "uses": 3})]
 
 
 def test_a_page_hears_of_its_jobs(client):
@@ -516,7 +560,8 @@ def test_a_password_is_asked_for(tiny_model, tmp_path):
         for path in ("/", "/metrics", "/static/page.js", "/api/about"):
             assert stranger.get(path).status == 401
         assert Client(server.port, "wrong").get("/").status == 401
-        assert Client(server.port, "correct horse").enter().get("/api/about").status == 200
+        friend = Client(server.port, "correct horse").enter()
+        assert friend.get("/api/about", Host="demo.example.org").status == 200  # through a proxy
         for odd in ("Basic", "Basic !!!", "Basic \xff", "Bearer x", "Basic " + "A" * 9000):
             assert stranger.get("/", Authorization=odd).status == 401
 
@@ -567,6 +612,8 @@ def test_a_port_that_is_taken_is_named(cli):
 def test_settings_are_checked_once_for_all():
     checked = settings.check("link", {"channel": "rician", "options": {"k_db": "3"}}, LIMITS, 24)
     assert checked["options"]["k_db"] == 3.0 and checked["rungs"] == 8 and checked["side"] == 512
+    with pytest.raises(InputError, match="has no option 'rate'"):
+        settings.check("link", {"channel": "awgn", "options": {"rate": 0.1}}, LIMITS, 24)
     with pytest.raises(InputError, match="a link job has no setting 'model'"):
         settings.check("link", {"model": "/etc/passwd"}, LIMITS, 24)
 

@@ -69,4 +69,6 @@ def build(site: Site) -> Guard:
         exception_handlers=dict.fromkeys((Refused, InputError, Full, HTTPException, Exception), explain),
         lifespan=lifespan,
     )
-    return Guard(app, site.metrics, site.config.password, site.config.loopback)  # around errors, too
+    config = site.config
+    # around errors, too; who knows the password may also come by another name, through a proxy on this machine
+    return Guard(app, site.metrics, config.password, config.loopback and config.password is None)

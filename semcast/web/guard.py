@@ -41,10 +41,13 @@ class Refused(Exception):
 
 
 class Guard:
-    """Middleware around all routes."""
+    """Middleware around all routes.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, password: str | None, loopback: bool):
-        self.app, self.metrics, self.password, self.loopback = app, metrics, password, loopback
+    own_names: answer only requests for the names of this machine.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, password: str | None, own_names: bool):
+        self.app, self.metrics, self.password, self.own_names = app, metrics, password, own_names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,7 +66,7 @@ class Guard:
             await send(message)
 
         try:
-            check_host(request, self.loopback)
+            check_host(request, self.own_names)
             check_password(request, self.password)
             check_origin(request)
         except Refused as refused:
@@ -77,9 +80,9 @@ def refusal(refused: Refused) -> JSONResponse:
     return JSONResponse({"error": refused.sentence}, refused.status, refused.headers)
 
 
-def check_host(request: Request, loopback: bool) -> None:
-    """On the loopback only its own names are answered: another name may have been pointed here by a hostile page."""
-    if loopback and host_of(request.headers.get("host", "")) not in LOOPBACK:
+def check_host(request: Request, own_names: bool) -> None:
+    """Another name than this machine's own may have been pointed here by a hostile page."""
+    if own_names and host_of(request.headers.get("host", "")) not in LOOPBACK:
         raise Refused(HTTPStatus.MISDIRECTED_REQUEST, "this server is for its own machine; ask for localhost")
 
 

@@ -119,5 +119,4 @@ def check(kind: Any, given: Any, limits: Limits, top: int) -> dict[str, Any]:
 def check_options(channel: str, given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping) or not all(isinstance(value, int | float | str) for value in given.values()):
         raise InputError("the options of a channel are an object of numbers and words")
-    known = find_channel(channel)
-    return known.check({name: value for name, value in given.items() if name in known.options})
+    return find_channel(channel).check(given)

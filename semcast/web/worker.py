@@ -1,6 +1,7 @@
 """The process that computes. It decodes what strangers uploaded, so it may crash, be killed and be started again."""
 
 import gc
+import math
 import multiprocessing
 import signal
 import sys
@@ -47,7 +48,7 @@ class Report:
 
     def result(self, name: str, data: bytes, media_type: str, filename: str = "", about: dict | None = None) -> None:
         """A result under a name that the page knows; about: what it is told of it."""
-        self._send("result", name, data, media_type, filename, about or {})
+        self._send("result", name, data, media_type, filename, finite(about or {}))
 
     def keep(self, data: bytes) -> None:
         """Put this in place of the upload, which was larger."""
@@ -55,7 +56,16 @@ class Report:
 
     def figures(self, **values) -> None:
         """Figures of the job, numbers and words, that the page shows."""
-        self._send("figures", values)
+        self._send("figures", finite(values))
+
+
+def finite(value: Any) -> Any:
+    """The same, with None for what JSON cannot say: infinite, not a number."""
+    if isinstance(value, dict):
+        return {name: finite(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Worker:
