@@ -22,7 +22,7 @@ class Job:
         self.results: list[dict[str, Any]] = []
         self.figures: dict[str, Any] = {}
         self.added_s, self.started_s, self.ended_s = monotonic(), 0.0, 0.0
-        self.unwanted = False
+        self.unwanted = self.retried = False
 
     @property
     def ended(self) -> bool:

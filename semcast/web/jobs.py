@@ -135,12 +135,12 @@ class Jobs:
         """Have a job done by the worker: its last state, and what to tell of an error."""
         if self.broken:
             return FAILED, self.broken
-        cancelled_s = None
+        cancelled_s, heard = None, False
         try:
             await asyncio.to_thread(self.worker.submit, Task(job.number, job.kind, job.settings, job.upload))
             while True:
                 message = await asyncio.to_thread(self.worker.message, POLL_S)
-                now = monotonic()
+                now, heard = monotonic(), heard or message is not None
                 if job.unwanted:
                     self.worker.cancel(job.number)
                     cancelled_s = cancelled_s or now
@@ -154,7 +154,13 @@ class Jobs:
                     return CANCELLED, ""
         except (EOFError, OSError):  # the worker is gone: it crashed, or the system took its memory
             await self.restart()
-            return (CANCELLED, "") if job.unwanted else (REFUSED, CRASHED)
+            if job.unwanted:
+                return CANCELLED, ""
+            if heard or job.retried:
+                return REFUSED, CRASHED
+            job.retried = True  # it was gone before it had begun
+            await self.start()
+            return await self.carry_out(job)
 
     def take(self, job: Job, kind: str, *values) -> tuple[str, str] | None:
         """Take a message about a job; returns how it ended, if so."""

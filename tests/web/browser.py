@@ -319,6 +319,39 @@ def test_mistakes_are_one_sentence_and_cancel_works(visit, files):
     assert time.monotonic() - start_s < 60
 
 
+def test_who_waits_sees_the_turn(browser, server, visit):
+    visit.page.click("#more summary")
+    visit.page.select_option("#side", "1024")
+    visit.move("steps", 20)
+    visit.until("document.querySelector('#link-progress .progress-words').textContent.includes('diffusion step')")
+    with Visit(browser, server.port) as other:
+        words = "document.querySelector('#link-progress .progress-words').textContent"
+        other.until(f"{words}.includes('1 job is ahead of yours, about')")
+        visit.page.click("#link-progress .cancel")
+        other.arrived()
+
+
+def test_an_overlay_is_offered_when_there_is_one(browser, server):
+    state = {"job": "j", "state": "done", "ahead": 0, "wait_s": 0, "share": 1, "words": "", "error": "", "figures": {}}
+    size = {"width": 512, "height": 512, "type": "image/png"}
+    results = [{"name": name, "url": f"/static/sample.jpg?{name}", **size} for name in ("sent", "received")]
+    state["results"] = [
+        *results,
+        {"name": "confidence", "url": "/static/icon.svg", "type": "image/png", "overlay": True},
+    ]
+    context = browser.new_context(viewport=DESK)
+    page = context.new_page()
+    page.route("**/api/jobs", lambda route: route.fulfill(status=202, json=state))
+    page.goto(f"http://localhost:{server.port}/")
+    page.wait_for_selector("#overlay-switch:not([hidden])")
+    assert page.is_hidden("#overlay")
+    page.check("#overlay-on")
+    page.wait_for_selector("#overlay[src='/static/icon.svg']")
+    page.uncheck("#overlay-on")
+    assert page.is_hidden("#overlay")
+    context.close()
+
+
 def test_who_leaves_is_forgotten(browser, server):
     with Visit(browser, server.port) as visit:
         visit.arrived()
