@@ -72,6 +72,7 @@ class Visitor(threading.Thread):
 
     def visit(self) -> None:
         self.ask("GET", "/")
+        self.ask("POST", "/api/session")
         events = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         events.request("GET", "/api/events", headers=self.headers)
         stream = events.getresponse()

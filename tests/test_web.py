@@ -290,7 +290,9 @@ def test_who_forgets_frees_the_memory(client, server):
     assert client.request("DELETE", "/api/session").status == 200
     assert server.metric("session_bytes") <= before - (1 << 20)
     assert client.get(f"/api/jobs/{job['job']}").status == 403
-    assert "your session is over" in client.get("/api/about").json["error"]
+    assert "your session is over" in client.get("/api/jobs/x").json["error"]
+    again = client.request("POST", "/api/session")
+    assert again.status == 200 and client.headers["Cookie"] not in again.headers["set-cookie"]
 
 
 def test_a_session_sees_nothing_of_another(client, server):
@@ -535,15 +537,18 @@ def test_every_answer_has_the_headers_of_a_safe_page(client, server):
         client.get("/"),
         client.get("/static/page.js"),
         client.get("/nothing"),
-        Client(server.port).get("/api/about"),
+        Client(server.port).get("/api/jobs/x"),
     ):
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert "unsafe" not in answer.headers["content-security-policy"]
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-frame-options"] == "DENY"
         assert "server" not in answer.headers
-    cookie = Client(server.port).get("/").headers["set-cookie"]
+    answer = Client(server.port).request("POST", "/api/session")
+    assert answer.json["top"] == 8 and "rician" in answer.json["channels"]
+    cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie
+    assert "set-cookie" not in client.request("POST", "/api/session").headers  # it has one
     html = client.get("/").body.decode()
     assert (
         "http" not in html.replace("http-equiv", "")
@@ -557,11 +562,11 @@ def test_a_password_is_asked_for(tiny_model, tmp_path):
     with Server(tiny_model, tmp_path, "correct horse", loopback=False) as server:
         stranger = Client(server.port)
         assert stranger.get("/health").status == 200
-        for path in ("/", "/metrics", "/static/page.js", "/api/about"):
+        for path in ("/", "/metrics", "/static/page.js", "/api/events"):
             assert stranger.get(path).status == 401
         assert Client(server.port, "wrong").get("/").status == 401
         friend = Client(server.port, "correct horse").enter()
-        assert friend.get("/api/about", Host="demo.example.org").status == 200  # through a proxy
+        assert friend.get("/", Host="demo.example.org").status == 200  # through a proxy
         for odd in ("Basic", "Basic !!!", "Basic \xff", "Bearer x", "Basic " + "A" * 9000):
             assert stranger.get("/", Authorization=odd).status == 401
 

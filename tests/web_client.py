@@ -97,8 +97,8 @@ class Client:
         return self.request("GET", path, headers=headers)
 
     def enter(self) -> "Client":
-        """Load the page, which starts a session."""
-        answer = self.get("/")
+        """Start a session."""
+        answer = self.request("POST", "/api/session")
         assert answer.status == 200, answer
         self.headers["Cookie"] = answer.headers["set-cookie"].split(";")[0]
         return self

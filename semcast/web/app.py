@@ -53,7 +53,7 @@ def build(site: Site) -> Guard:
     routes: list[tuple[str, str, Any]] = [
         ("GET", "/", site.page),
         ("GET", "/static/{name}", site.static),
-        ("GET", "/api/about", site.about),
+        ("POST", "/api/session", site.enter),
         ("GET", "/api/events", site.events),
         ("POST", "/api/uploads", site.upload),
         ("POST", "/api/jobs", site.ask),

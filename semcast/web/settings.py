@@ -60,6 +60,18 @@ def channels() -> dict[str, Channel]:
     return {name: channel for name, channel in CHANNELS.items() if not missing(*channel.needs)}
 
 
+def offered(limits: Limits, top: int) -> dict[str, Any]:
+    """What the page puts into its controls; top: the last rung of the model."""
+    options = lambda channel: {
+        key: {"default": o.default, "allowed": list(o.allowed), "unit": o.unit, "about": o.about}
+        for key, o in channel.own.items()
+    }
+    found = {name: {"about": channel.about, "options": options(channel)} for name, channel in channels().items()}
+    shown = {name: getattr(limits, name) for name in ("upload_bytes", "sides", "steps", "recording_s")}
+    paths = {name: path.about for name, path in PATHS.items()}
+    return {"top": top, "channels": found, "paths": paths, "limits": shown}
+
+
 def fields(limits: Limits, top: int) -> dict[str, dict[str, tuple[Check, Any]]]:
     """Of each kind of job: its settings, how each is checked, and its default; None must be given."""
     receiver = {"steps": (whole(1, limits.steps), 1), "seed": (whole(0, SEED_MAX), 0)}

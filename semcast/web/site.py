@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -15,7 +16,6 @@ from ..cascade.config import load_config
 from ..cascade.models import find_model
 from ..errors import InputError
 from ..images import PHOTO
-from ..signals.air import PATHS
 from ..transmitter import top_rung
 from . import settings
 from .events import stream
@@ -27,6 +27,7 @@ from .sessions import Session, Sessions
 from .worker import Worker
 
 COOKIE = "semcast"
+PIECE_BYTES = 64 << 10
 STATIC = Path(__file__).parent / "static"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -64,13 +65,7 @@ class Site:
         return session
 
     async def page(self, request: Request) -> Response:
-        """The page itself; whoever loads it has a session from then on."""
-        response = self.file("index.html", request)
-        if self.sessions.find(request.cookies.get(COOKIE)) is None:
-            secure = request.url.scheme == "https"
-            token = self.sessions.start().token
-            response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure)
-        return response
+        return self.file("index.html", request)
 
     async def static(self, request: Request) -> Response:
         return self.file(request.path_params["name"], request)
@@ -86,30 +81,17 @@ class Site:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         return Response(data, media_type=media_type, headers=headers)
 
-    async def about(self, request: Request) -> Response:
-        """What the page offers: channels, paths, rungs, limits."""
-        self.session(request)
-        channels = {
-            name: {
-                "about": channel.about,
-                "options": {
-                    key: {"default": o.default, "allowed": list(o.allowed), "unit": o.unit, "about": o.about}
-                    for key, o in channel.own.items()
-                },
-            }
-            for name, channel in settings.channels().items()
-        }
-        shown = ("upload_bytes", "sides", "steps", "recording_s")
-        return JSONResponse(
-            {
-                "version": __version__,
-                "model": Path(self.config.model).name,
-                "top": self.top,
-                "channels": channels,
-                "paths": {name: path.about for name, path in PATHS.items()},
-                "limits": {name: getattr(self.limits, name) for name in shown},
-            }
-        )
+    async def enter(self, request: Request) -> Response:
+        """Start a session, unless there is one, and say what the page offers.
+
+        The page asks for it, for a link from elsewhere loads the page without the cookie of a session that is open.
+        """
+        about = {"version": __version__, "model": Path(self.config.model).name}
+        response = JSONResponse(about | settings.offered(self.limits, self.top))
+        if self.sessions.find(request.cookies.get(COOKIE)) is None:
+            token, secure = self.sessions.start().token, request.url.scheme == "https"
+            response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure)
+        return response
 
     async def upload(self, request: Request) -> Response:
         """Keep a photo, a recording or a frame for the session; nothing is decoded here."""
@@ -161,7 +143,8 @@ class Site:
         if blob is None:
             raise Refused(HTTPStatus.NOT_FOUND, "this result is not here any more")
         named = {"content-disposition": f'attachment; filename="{blob.filename}"'} if blob.filename else {}
-        return Response(blob.data, media_type=blob.media_type, headers=named)
+        headers = named | {"content-length": str(len(blob.data))}
+        return StreamingResponse(pieces(blob.data), media_type=blob.media_type, headers=headers)
 
     async def events(self, request: Request) -> Response:
         session = self.session(request)
@@ -194,3 +177,9 @@ class Site:
             "worker_resident_bytes": ("main memory of the worker", resident_bytes(self.jobs.worker.pid or 0)),
         }
         return Response(self.metrics.text(gauges), headers={"content-type": MEDIA_TYPE})
+
+
+async def pieces(data: bytes) -> AsyncIterator[bytes]:
+    """For those who read slowly: what is not sent yet is not copied."""
+    for start in range(0, len(data), PIECE_BYTES):
+        yield data[start : start + PIECE_BYTES]

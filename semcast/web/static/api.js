@@ -18,7 +18,8 @@ async function request(path, options = {}) {
   throw new Error(sentence);
 }
 
-export const getJson = async (path) => (await request(path)).json();
+/** Start a session, unless there is one; what the server offers. */
+export const enter = async () => (await request("/api/session", { method: "POST" })).json();
 
 export const getText = async (path) => (await request(path)).text();
 

@@ -1,6 +1,6 @@
 // The page: what the visitor does leads to jobs, and their results to what is shown.
 
-import { forget, getBlob, getJson, listen, upload } from "./api.js";
+import { enter, forget, getBlob, listen, upload } from "./api.js";
 import { connectCamera, record } from "./devices.js";
 import { Growth } from "./growth.js";
 import { Heard } from "./heard.js";
@@ -153,7 +153,7 @@ function connectReceive() {
 
 async function start() {
   try {
-    about = await getJson("/api/about");
+    about = await enter();
   } catch (error) {
     return complain(`${error.message}.`);
   }

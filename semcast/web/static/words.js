@@ -4,6 +4,8 @@ const count = (n) => n.toLocaleString("en", { maximumFractionDigits: 0 }).replac
 
 export const seconds = (s) => (s < 10 ? `${s.toFixed(1)} s` : `${Math.round(s)} s`);
 
+const signed = (value, digits) => value.toFixed(digits).replace("-", "\u2212");
+
 const percent = (share) => `${(100 * share).toPrecision(2)} %`;
 
 export function sentence(f) {
@@ -31,19 +33,19 @@ export function rival(result, f) {
 }
 
 export function report(t) {
-  return `A ${t.profile} transmission was heard at ${t.start_s.toFixed(1)} s: ${t.snr_db.toFixed(1)} dB above the noise, ` +
+  return `A ${t.profile} transmission was heard at ${t.start_s.toFixed(1)} s: ${signed(t.snr_db, 1)} dB above the noise, ` +
     `${Math.abs(t.offset_hz).toFixed(0)} Hz off frequency.`;
 }
 
 export function reportRows(t) {
   return [
-    ["Es/N0", `${t.snr_db.toFixed(1)} dB`],
-    ["SNR in 3 kHz", `${t.snr3k_db.toFixed(1)} dB`],
-    ["Off frequency", `${t.offset_hz.toFixed(1)} Hz`],
-    ["Clock", `${t.clock_ppm.toFixed(0)} ppm`],
+    ["Es/N0", `${signed(t.snr_db, 1)} dB`],
+    ["SNR in 3 kHz", `${signed(t.snr3k_db, 1)} dB`],
+    ["Off frequency", `${signed(t.offset_hz, 1)} Hz`],
+    ["Clock", `${signed(t.clock_ppm, 0)} ppm`],
     ["Delay spread", `${t.delay_spread_ms.toFixed(1)} ms`],
     ["Doppler spread", `${t.doppler_spread_hz.toFixed(1)} Hz`],
-    ["Level", `${t.level_dbfs.toFixed(0)} dBFS`],
+    ["Level", `${signed(t.level_dbfs, 0)} dBFS`],
   ];
 }
 
