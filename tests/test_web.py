@@ -515,19 +515,24 @@ def test_hostile_files_and_requests_get_one_sentence(server, folder):
     assert "Traceback" not in server.log.read_text(), server.log.read_text()[-2000:]
 
 
+def test_a_photo_has_few_enough_pixels(client):
+    job = client.run("prefix", picture=client.upload(png(8000, 8000, bytes(1 << 20))))
+    assert job["state"] == "refused" and "8000x8000 pixels; more than 52428800 are not decoded" in job["error"]
+
+
 def test_bodies_have_a_size_and_a_pace(client, server):
     cookie = client.headers["Cookie"]
     start = f"POST /api/uploads HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\nContent-Length: ".encode()
-    with socket.create_connection(("127.0.0.1", server.port), 20) as wire:
+    with socket.create_connection(("127.0.0.1", server.port), 8) as wire:
         wire.sendall(start + b"1000\r\n\r\nslow")  # and nothing more: it is answered, not waited for
         assert b" 408 " in wire.recv(65536).splitlines()[0]
     assert b" 413 " in talk(server.port, start + b"99999999999\r\n\r\n").splitlines()[0]
     chunked = start.replace(b"Content-Length: ", b"Transfer-Encoding: chunked\r\n\r\n") + b"1\r\nx\r\n0\r\n\r\n"
     assert b" 411 " in talk(server.port, chunked).splitlines()[0]
-    with socket.create_connection(("127.0.0.1", server.port), 20) as wire:
+    with socket.create_connection(("127.0.0.1", server.port), 8) as wire:
         wire.sendall(b"GET / HTTP/1.1\r\nHo")  # a header that never ends
         assert wire.recv(65536) == b""
-    with socket.create_connection(("127.0.0.1", server.port), 20) as wire:
+    with socket.create_connection(("127.0.0.1", server.port), 8) as wire:
         assert wire.recv(65536) == b""  # nor begins
     assert client.request("POST", "/api/jobs", b" " * 20_000).status == 413
 
