@@ -552,7 +552,9 @@ def test_every_answer_has_the_headers_of_a_safe_page(client, server):
     answer = Client(server.port).request("POST", "/api/session")
     assert answer.json["top"] == 8 and "rician" in answer.json["channels"]
     cookie = answer.headers["set-cookie"]
-    assert "HttpOnly" in cookie and "SameSite=strict" in cookie
+    assert "HttpOnly" in cookie and "SameSite=strict" in cookie and "Secure" not in cookie
+    behind = Client(server.port).request("POST", "/api/session", headers={"X-Forwarded-Proto": "https"})
+    assert "Secure" in behind.headers["set-cookie"]  # a proxy on this machine speaks HTTPS
     assert "set-cookie" not in client.request("POST", "/api/session").headers  # it has one
     html = client.get("/").body.decode()
     assert (

@@ -61,9 +61,13 @@ class Server:
 
     def __enter__(self) -> "Server":
         end_s = time.monotonic() + 120
-        while Client(self.port).get("/health").status != 200:
-            assert time.monotonic() < end_s and self.process.poll() is None, self.log.read_text()
-            time.sleep(0.1)
+        try:
+            while Client(self.port).get("/health").status != 200:
+                assert time.monotonic() < end_s and self.process.poll() is None, self.log.read_text()
+                time.sleep(0.1)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_) -> None:
