@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import photo
 from PIL import Image
 from web_client import Client, Server
@@ -98,6 +99,14 @@ def test_a_sound_that_is_downloaded_is_decoded_again(client):
         "refused",
         "no transmission was found in it; send it again, louder or with less noise",
     )
+
+
+def test_two_transmissions_of_a_picture_are_combined(client):
+    jobs = [client.run("signal", side=256, snr3k_db=12.0, seed=seed) for seed in (1, 2)]
+    sounds = [soundfile.read(io.BytesIO(client.result(job, "arrived")), dtype="int16")[0] for job in jobs]
+    both = client.run("decode", upload=client.upload(encode_audio(np.concatenate(sounds))))
+    assert both["state"] == "done" and len(both["figures"]["transmissions"]) == 2
+    assert [result["name"] for result in both["results"]].count("received") == 1
 
 
 def test_a_frame_goes_to_another_machine(client, server, tiny_model):
@@ -382,7 +391,6 @@ def hostile_files() -> list[bytes]:
         b"\xff\xd8\xff" * 100,
         b"RIFF\xff\xff\xff\xffWEBPVP8X" + bytes(100),
     ]
-    soundfile = pytest.importorskip("soundfile")
     silence = io.BytesIO()  # an hour of silence in a few kilobytes
     soundfile.write(silence, np.zeros(3600 * 8000, np.int16), 8000, "PCM_16", format="FLAC")
     files.append(silence.getvalue())

@@ -4,6 +4,7 @@ import numpy as np
 
 from ..cascade.engine import Engine
 from ..channels.base import Received
+from ..commands.recordings import Part, group, merge_receptions
 from ..errors import InputError, Lost
 from ..frame import MAGIC, noiseless, parse, to_bytes
 from ..header import Header
@@ -82,11 +83,14 @@ def receive_frame(engine: Engine, task: Task, report: Report, data: bytes) -> No
     received = signal if isinstance(signal, Received) else noiseless(signal)
     report.figures(**cost_of(header, header.channel_uses))
     draw_symbols(report, received)
-    receive(engine, task, report, header, received, 0.2, 0.9)
+    receive(engine, task, report, [(received, header)], 0.2, 0.9)
 
 
 def hear(engine: Engine, task: Task, report: Report, samples: np.ndarray, share: float) -> list[np.ndarray]:
-    """Find the transmissions in samples [N] and show what they hold; returns the pictures, [1, 3, H, W] each."""
+    """Find the transmissions in samples [N] and show what they hold; those of one picture are combined.
+
+    Returns the pictures, [1, 3, H, W] each.
+    """
     about = {"seconds": len(samples) / RATE_HZ, "high_hz": plots.WATERFALL_HZ}
     report.result("waterfall", plots.waterfall(samples, RATE_HZ), PNG, about=about)
     report.progress(share, "listening for a transmission")
@@ -98,21 +102,23 @@ def hear(engine: Engine, task: Task, report: Report, samples: np.ndarray, share:
         raise Lost(damaged + "; send it again, louder or with less noise")
     first = heard[0][0]
     draw_symbols(report, first.received, first)
+    parts = [Part(f"at {one.start / RATE_HZ:.1f} s", header, one.received) for one, header in heard]
+    groups = group(parts)[:PICTURES_MAX]
     begin, pictures = share + 0.15, []
-    width = (0.95 - begin) / len(heard[:PICTURES_MAX])
-    for i, (reception, header) in enumerate(heard[:PICTURES_MAX]):
+    width = (0.95 - begin) / len(groups)
+    for i, same in enumerate(groups):
         now = begin + i * width
-        pictures.append(receive(engine, task, report, header, reception.received, now, now + width))
+        pictures.append(receive(engine, task, report, merge_receptions(same), now, now + width))
     return pictures
 
 
 def receive(
-    engine: Engine, task: Task, report: Report, header: Header, received: Received, first: float, last: float
+    engine: Engine, task: Task, report: Report, parts: list[tuple[Received, Header]], first: float, last: float
 ) -> np.ndarray:
-    """One reception as a picture, [1, 3, H, W]."""
-    steps = task.settings["steps"]
+    """The transmissions of one picture as that picture, [1, 3, H, W]."""
+    steps, ((arrived, header), *others) = task.settings["steps"], parts
     tick = steps_of(report, steps, first, last)
-    image = Link(engine).receive(received, header, steps, tick, task.settings["seed"])
+    image = Link(engine).receive(arrived, header, steps, tick, task.settings["seed"], others)
     show(report, "received", to_pixels(image))
     return image
 

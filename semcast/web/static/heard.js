@@ -66,7 +66,7 @@ export class Heard {
     }
     drawPlots(this.part(".plots"), state.results);
     const heard = state.figures.transmissions?.[0];
-    this.part(".words").textContent = heard ? report(heard) : "";
+    this.part(".words").textContent = heard ? report(heard, state.figures.transmissions.length) : "";
     const cost = state.figures.channel_uses ? rows(state.figures) : [];
     fill(this.part(".figures"), [...cost, ...(heard ? reportRows(heard) : [])]);
   }

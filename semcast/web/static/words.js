@@ -32,9 +32,9 @@ export function rival(result, f) {
     : `${result.title} fits nothing into so few bits; its mean colour is shown.`;
 }
 
-export function report(t) {
+export function report(t, count) {
   return `A ${t.profile} transmission was heard at ${t.start_s.toFixed(1)} s: ${signed(t.snr_db, 1)} dB above the noise, ` +
-    `${Math.abs(t.offset_hz).toFixed(0)} Hz off frequency.`;
+    `${Math.abs(t.offset_hz).toFixed(0)} Hz off frequency.${count > 1 ? ` There are ${count} in all.` : ""}`;
 }
 
 export function reportRows(t) {
