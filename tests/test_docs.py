@@ -93,6 +93,7 @@ def test_links_and_rooms_exist():
         "CONTRIBUTING.md",
         "PROTOCOL.md",
         "docs/results.md",
+        "docs/web.md",
         "semcast/weights/small/MODEL_CARD.md",
     ]
     for document in (ROOT / name for name in documents):
@@ -158,6 +159,8 @@ def test_results_are_of_the_model_that_ships():
         (["run", "--help"], 0),
         (["channels"], 0),
         (["models"], 0),
+        (["web", "--help"], 0),
+        (["web", "--host", "0.0.0.0"], 2),
         (["run", "missing.png", "--snr", "10"], 2),
         (["send", "missing.png", "-o", "x.sem"], 2),
         (["receive", "missing.sem", "-o", "x.png"], 2),
@@ -246,4 +249,5 @@ def test_the_flags_are_a_contract():
             + ["--lpips", "--cache", "--device"]
         ),
         "models": ["--json"],
+        "web": ["--host", "--model", "--open", "--password-file", "--port"],
     }
