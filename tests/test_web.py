@@ -21,6 +21,7 @@ from web_client import Client, Server
 
 pytest.importorskip("uvicorn", reason="the page needs the [web] extra")
 from semcast import Link, load_model
+from semcast.channels.base import Received
 from semcast.errors import InputError
 from semcast.images import encode, to_image, to_pixels
 from semcast.signals.audio import encode_audio
@@ -29,6 +30,7 @@ from semcast.web.job import Job
 from semcast.web.jobs import CRASHED, Jobs
 from semcast.web.limits import Limits
 from semcast.web.metrics import Metrics
+from semcast.web.overlays import overlays_of
 from semcast.web.sessions import Full, Sessions
 from semcast.web.worker import TOO_LARGE, Report, Task, carry_out
 
@@ -135,6 +137,22 @@ def test_an_overlay_is_a_result_of_the_link(tiny_model, monkeypatch):
     assert pixels_of(overlay[2]).shape == (256, 256, 4) and overlay[5] == {"overlay": True}
 
 
+def test_what_glows_may_be_wrong(tiny_model):
+    assert overlays_of(str(tiny_model), load_model(tiny_model)) == {}  # it has no calibration
+    engine = load_model("small")
+    link, draw = Link(engine), overlays_of("small", engine)["confidence"]
+    image = to_image(photo(256, 320))
+    header, x = link.send(image)
+    opaque = []
+    for snr_db in (20.0, 0.0):
+        received = link.propagate(x, snr_db)
+        rgba = draw(link, received, header, link.receive(received, header))
+        assert rgba.shape == (256, 320, 4) and rgba.dtype == np.uint8
+        assert (rgba[:32, :32] == rgba[0, 0]).all() and not (rgba == rgba[0, 0]).all()  # cells
+        opaque.append(rgba[..., 3].mean())
+    assert opaque[0] < opaque[1]
+
+
 def test_rivals_keep_to_the_budget():
     pixels = photo(256, 256)
     small, large = (rivals.codec(pixels, uses, 10.0) for uses in (300, 8000))
@@ -150,7 +168,7 @@ def test_rivals_keep_to_the_budget():
 
 def test_a_plot_marks_lost_symbols():
     noise_var = np.where(np.arange(64) < 16, np.inf, 0.1).astype(np.float32)[None]
-    received = work.Received(np.ones((1, 64), np.complex64), np.ones((1, 1), np.complex64), noise_var)
+    received = Received(np.ones((1, 64), np.complex64), np.ones((1, 1), np.complex64), noise_var)
     assert plots.response(received).count(b"v-7") == 16
     assert b"of 48 received" in plots.constellation(received)
 

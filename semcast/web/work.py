@@ -5,20 +5,17 @@ from collections.abc import Callable
 import numpy as np
 
 from ..cascade.engine import Engine
-from ..channels.base import Received
-from ..header import Header
 from ..images import to_image, to_pixels
 from ..link import Link
 from ..receiver import Reconstruction
 from . import plots, radio, rivals
 from .limits import Limits
+from .overlays import Overlay
 from .pictures import PNG, SVG, cost_of, picture_of, png, quality_of, show, steps_of
 from .worker import Report, Task
 
 Job = Callable[[Engine, Limits, Task, Report], None]
-# Drawn over what was received, if the visitor wants: name -> f(link, received, header, image [1, 3, H, W]), which
-# returns uint8 [H, W, 4], RGB and how opaque. The page offers the names that it finds among the results.
-OVERLAYS: dict[str, Callable[[Link, Received, Header, np.ndarray], np.ndarray]] = {}
+OVERLAYS: dict[str, Overlay] = {}  # the page offers those that it finds among the results
 
 
 def over_the_link(engine: Engine, task: Task, report: Report, image: np.ndarray) -> tuple[Link, Reconstruction]:

@@ -123,10 +123,12 @@ def serve(pipe: Connection, unwanted, model: str, limits: Limits) -> None:
     prepare(quiet=True)
     from ..cascade.engine import load_model
     from . import work
+    from .overlays import overlays_of
 
     try:
         engine = load_model(model)
         engine.load()
+        work.OVERLAYS.update(overlays_of(model, engine))
         limit_memory(limits.worker_bytes)
     except InputError as error:
         return pipe.send(("broken", str(error)))
