@@ -10,10 +10,11 @@ from ..channels.base import Received
 from ..errors import InputError
 from ..header import Header
 from ..link import Link
-from ..metrics.confidence import SHOWN_MAX, Weights, expected_error, heat_map, load_weights, over_pixels
+from ..metrics.confidence import SHOWN_MAX, Weights, expected_error, load_weights, over_pixels
 from ..modulation.modems import demodulate
 
-OPAQUE = 220  # of 255, at an expected error of SHOWN_MAX; where nothing is wrong the picture stays clear
+COLOUR = (230, 0, 126)  # one that photos hardly have
+OPAQUE = 220  # of 255, at an expected error of SHOWN_MAX
 
 Overlay = Callable[[Link, Received, Header, np.ndarray], np.ndarray]
 
@@ -30,6 +31,7 @@ def overlays_of(model: str, engine: Engine) -> dict[str, Overlay]:
 def doubt(weights: Weights, link: Link, received: Received, header: Header, image: np.ndarray) -> np.ndarray:
     """The errors to expect in a received picture [1, 3, H, W], as uint8 [H, W, 4]: what glows may be wrong."""
     errors = expected_error(image, *demodulate(link.modems, [(received, header)]), link.engine, weights)
-    sides = image.shape[-2], image.shape[-1]
-    alpha = (OPAQUE * np.clip(errors / SHOWN_MAX, 0, 1)).round().astype(np.uint8)
-    return np.dstack([heat_map(errors, sides), over_pixels(alpha, sides)])
+    glow = np.clip(errors / SHOWN_MAX, 0, 1) ** 2  # squared, so that the picture stays clear where it is about right
+    rgba = np.empty((*errors.shape, 4), np.uint8)
+    rgba[..., :3], rgba[..., 3] = COLOUR, (OPAQUE * glow).round()
+    return over_pixels(rgba, (image.shape[-2], image.shape[-1]))
