@@ -457,6 +457,28 @@ def test_the_table_and_the_plot_of_the_ladder_have_every_rate(keep):
     assert drawn.startswith("<svg") and "channel uses at 10 dB" in drawn and drawn.count("<polyline") == 2
 
 
+def test_tables_of_the_stream_show_the_shortest_prefix_that_is_good_enough(keep):
+    made = lambda uses, snr, lpips, **more: row_of(
+        "semcast-ladder", snr, lpips, uses_rule=str(uses), uses=uses, payload_uses=uses, psnr_db=20.0, **more
+    )
+    rows = [made(uses, snr, 0.7 - uses / 1e5 - snr / 100) for uses in (144, 20000, 40000) for snr in (5.0, 10.0)]
+    erased = {"channel": "erasure", "channel_options": {"rate": 0.5}}
+    keep("prefixes", [*rows, made(40000, 10.0, 0.5, **erased)])
+    lines = ladder_tables.prefixes().splitlines()
+    assert lines[0] == "| channel uses | LPIPS-Alex at 5 / 10 dB | PSNR dB |"
+    assert lines[2:4] == ["| 144 | 0.649 / 0.599 | 20.00 / 20.00 |", "| 40000 | 0.250 / 0.200 | 20.00 / 20.00 |"]
+    assert lines[7:10] == [
+        "| all arrive | 0.200 | 20.00 |",
+        "| half are erased | 0.500 | 20.00 |",
+        "| only half are sent | 0.400 | 20.00 |",
+    ]
+    lines = ladder_tables.rates().splitlines()
+    assert lines[2:4] == [
+        "| 5 dB | 20000 uses | 20000 uses | 20000 uses | 20000 uses | 40000 uses |",
+        "| 10 dB | 144 uses | 20000 uses | 20000 uses | 20000 uses | 20000 uses |",
+    ]
+
+
 def crossing_of_made_up_rows() -> list[dict]:
     """LPIPS: analog 0.7 - 0.01 SNR, digital 0.85 - 0.025 SNR, which meet at 10 dB. Told too much, digital is lost."""
     rows = [row_of("mean-colour", 10.0, 0.9, lost=True)]

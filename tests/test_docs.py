@@ -6,13 +6,16 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 
+import numpy as np
 import pytest
 import torch
 from conftest import photo
 from PIL import Image
 from safetensors.torch import save_file
 
+from semcast.bench import records
 from semcast.bench.systems import family, find_system
 from semcast.cascade.fingerprint import fingerprint
 from semcast.cascade.models import WEIGHTS
@@ -150,6 +153,20 @@ def test_results_are_of_the_model_that_ships():
                 assert version == find_system(name).version(), f"{path.name}: run python benchmarks/measure.py"
                 shown += 1
     assert shown >= 15
+
+
+def test_the_picture_gets_better_with_every_prefix_of_the_stream():
+    record = records.read(ROOT / "benchmarks" / "results" / "prefixes.json")
+    rows = [row for row in record["rows"] if row["channel"] == "awgn"]
+    prefixes = sorted({row["uses"] for row in rows if row["snr_db"] == 1.0})
+    assert len(prefixes) == 12
+    for snr_db in (1.0, 5.0, 10.0, 20.0):
+        for metric, sign in (("lpips", -1), ("psnr_db", 1)):
+            means = [
+                sign * fmean(row[metric] for row in rows if (row["snr_db"], row["uses"]) == (snr_db, uses))
+                for uses in prefixes
+            ]
+            assert np.all(np.diff(means) > 0), (snr_db, metric)
 
 
 @pytest.mark.parametrize(
