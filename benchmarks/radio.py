@@ -426,8 +426,10 @@ def main() -> None:
     record["machine"] = {"cpu": cpu_name(), "python": platform.python_version()}
     record |= {"systems": {"semcast-ladder": find_system("semcast-ladder").version()}}
     record |= {"versions": versions, "margins_db": MARGINS_DB}
-    held = json.loads(args.out.read_text())["rows"] if args.out.exists() else []
-    kept, rows = [row for row in held if row["system"] not in args.systems], []
+    held = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
+    kept, rows = [row for row in held["rows"] if row["system"] not in args.systems], []
+    if kept:
+        record["command"] = f"{held['command']}; {record['command']}"
     for rows in measured(args):
         write_text(args.out, one_row_a_line(record | {"rows": in_order([*kept, *rows])}))
     for row in means(rows):
