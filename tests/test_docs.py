@@ -26,6 +26,7 @@ from semcast.frame import VERSION
 from semcast.header import HEADER_BITS, LADDER_BITS, SIDE_BITS, Header
 from semcast.images import PHOTO
 from semcast.metrics.lpips import LPIPS
+from semcast.modulation.reply import AGAIN, MORE, round_snr, wish_at
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -153,6 +154,13 @@ def test_results_are_of_the_model_that_ships():
                 assert version == find_system(name).version(), f"{path.name}: run python benchmarks/measure.py"
                 shown += 1
     assert shown >= 15
+
+
+def test_the_rule_for_replies_is_right_nine_times_in_ten():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "asking.json").read_text())["rows"]
+    wishes = [wish_at(row["last_rung"], round_snr(row["snr_db"])) for row in rows]
+    better = [min((AGAIN, MORE), key=lambda way: row[f"{way}_lpips"]) for row in rows]
+    assert len(rows) == 200 and np.mean(np.array(wishes) == np.array(better)) >= 0.9
 
 
 def test_the_picture_gets_better_with_every_prefix_of_the_stream():
