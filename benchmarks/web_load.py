@@ -8,6 +8,9 @@ break off all their connections as soon as their job waits or runs. Then we wait
 A job's work ahead is what the jobs before it still computed after it was asked for. The bars: no job fails; everyone who
 waits is told of a turn; the median wait is at most 1.2 times the median work ahead; server and worker together stay
 below 4 GiB; the bytes of killed sessions are freed.
+
+With --minutes the same crowd comes again, to the same server, until they are over; after each round everyone has been
+forgotten, and the memory that the server then has must not grow from the second round on.
 """
 
 import argparse
@@ -34,7 +37,7 @@ from semcast.files import write_text
 from semcast.images import PHOTO
 from semcast.web.limits import Limits
 
-MEMORY_MAX, WAIT_MAX = 4 << 30, 1.2
+MEMORY_MAX, WAIT_MAX, GROWTH_MAX = 4 << 30, 1.2, 0.02
 ENDED = ("done", "refused", "cancelled", "failed")
 PATIENCE_S = 900.0
 
@@ -139,32 +142,52 @@ def start(model: str, cpus: str | None) -> tuple[subprocess.Popen, int]:
 
 
 def measured(args) -> dict[str, Any]:
-    """Rows of all visitors, and figures of the server."""
+    """Rows of all visitors of the first round, and figures of the server."""
     process, port = start(args.model, args.cpus)
     try:
-        everyone = range(args.sessions)
-        visitors = [Visitor(port, i, args.side, i >= args.sessions - args.kill) for i in everyone]
-        for visitor in visitors:
-            visitor.start()
-        stay, peak = [v for v in visitors if not v.leaves], {"memory": 0.0, "sessions": 0.0, "queue": 0.0}
-        while any(v.is_alive() and v.job.get("state") not in ENDED for v in stay):
-            now = metrics(port)
-            memory = now["resident_bytes"] + now["worker_resident_bytes"]
-            for name, value in (("memory", memory), ("sessions", now["sessions"]), ("queue", now["queue_jobs"])):
-                peak[name] = max(peak[name], value)
-            time.sleep(0.2)
-        for visitor in visitors:
-            visitor.look_back()
-        full = metrics(port)["session_bytes"]
-        Visitor.is_over.set()
-        end_s = time.monotonic() + Limits().gone_s + 30
-        while (after := metrics(port))["sessions"] > 0 and time.monotonic() < end_s:
-            time.sleep(1)
-        rows = [row(visitor) for visitor in visitors]
-        return {"peak": peak, "session_bytes": [full, after["session_bytes"]], "rows": with_work_ahead(rows)}
+        began, found, rounds = time.monotonic(), {}, []
+        while not rounds or time.monotonic() - began < 60 * args.minutes:
+            one = crowd(args, port)
+            found = found or one
+            now, stay = metrics(port), [r for r in one["rows"] if not r["left"]]
+            rounds.append(
+                {
+                    "seconds": round(time.monotonic() - began),
+                    "failed": sum(r["state"] != "done" or bool(r["error"]) for r in stay),
+                    "peak_memory_mib": round(one["peak"]["memory"] / 2**20),
+                    "memory_after_mib": round((now["resident_bytes"] + now["worker_resident_bytes"]) / 2**20, 1),
+                }
+            )
+            print(json.dumps(rounds[-1]), flush=True)
+        return found | {"rounds": rounds}
     finally:
         process.terminate()
         process.wait()
+
+
+def crowd(args, port: int) -> dict[str, Any]:
+    """All visitors at once, until the server has forgotten them."""
+    Visitor.is_over.clear()
+    everyone = range(args.sessions)
+    visitors = [Visitor(port, i, args.side, i >= args.sessions - args.kill) for i in everyone]
+    for visitor in visitors:
+        visitor.start()
+    stay, peak = [v for v in visitors if not v.leaves], {"memory": 0.0, "sessions": 0.0, "queue": 0.0}
+    while any(v.is_alive() and v.job.get("state") not in ENDED for v in stay):
+        now = metrics(port)
+        memory = now["resident_bytes"] + now["worker_resident_bytes"]
+        for name, value in (("memory", memory), ("sessions", now["sessions"]), ("queue", now["queue_jobs"])):
+            peak[name] = max(peak[name], value)
+        time.sleep(0.2)
+    for visitor in visitors:
+        visitor.look_back()
+    full = metrics(port)["session_bytes"]
+    Visitor.is_over.set()
+    end_s = time.monotonic() + Limits().gone_s + 30
+    while (after := metrics(port))["sessions"] > 0 and time.monotonic() < end_s:
+        time.sleep(1)
+    rows = [row(visitor) for visitor in visitors]
+    return {"peak": peak, "session_bytes": [full, after["session_bytes"]], "rows": with_work_ahead(rows)}
 
 
 def row(visitor: Visitor) -> dict[str, Any]:
@@ -196,8 +219,13 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
         "peak_memory_mib": round(found["peak"]["memory"] / 2**20),
         "bytes_after": found["session_bytes"][1],
     }
+    if len(found["rounds"]) > 2:
+        memory = [one["memory_after_mib"] for one in found["rounds"][1:]]
+        figures |= {"rounds": len(found["rounds"]), "growth": round(memory[-1] / memory[0] - 1, 4)}
+        figures["failed"] += sum(one["failed"] for one in found["rounds"][1:])
     met = not (figures["failed"] or figures["told_no_turn"] or figures["bytes_after"])
     met = met and wait_s <= WAIT_MAX * ahead_s + 0.5 and found["peak"]["memory"] <= MEMORY_MAX
+    met = met and figures.get("growth", 0) <= GROWTH_MAX
     return figures | {"met": met}
 
 
@@ -208,10 +236,11 @@ def main() -> None:
     p.add_argument("--side", type=int, default=512)
     p.add_argument("--model", default="small")
     p.add_argument("--cpus", help="processors for the server, as `taskset -c` takes them: 0,1")
+    p.add_argument("--minutes", type=float, default=0.0, help="come again and again for so long, default: one round")
     p.add_argument("--out", type=Path)
     args = p.parse_args()
     found = measured(args)
-    command = f"python benchmarks/web_load.py --sessions {args.sessions} --kill {args.kill} --side {args.side}"
+    command = f"python benchmarks/web_load.py --sessions {args.sessions} --kill {args.kill} --side {args.side} --minutes {args.minutes:g}"
     about = {"schema": 1, "experiment": "web_load", "command": command, "semcast": __version__}
     machine = {
         "cpu": cpu_name(),
