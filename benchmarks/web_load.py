@@ -101,9 +101,12 @@ class Visitor(threading.Thread):
         events.close()
 
     def look_back(self) -> None:
-        """How the job of one who left went on."""
+        """How the job of one who left went on, if the server still knows."""
         if self.leaves and self.job:
-            self.job = json.loads(self.ask("GET", f"/api/jobs/{self.job['job']}"))
+            try:
+                self.job = json.loads(self.ask("GET", f"/api/jobs/{self.job['job']}"))
+            except RuntimeError:  # a minute after leaving, a session is forgotten
+                self.job["state"] = "forgotten"
 
     is_over = threading.Event()
 
