@@ -21,7 +21,7 @@ export function connectCamera(taken) {
       return;
     }
     dialog.showModal();
-    await video.play();
+    video.play().catch(() => {});  // the dialog may close before it begins
   });
   $("shutter").addEventListener("click", () => {
     const canvas = document.createElement("canvas");
