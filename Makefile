@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test check light lint docs clean
+.PHONY: demo test check light lint docs web-check clean
 
 demo: .venv/package      # the bundled photo over 20, 10, 5 and 1 dB: out/demo.png
 	$(BIN)/semcast demo --out out --force
@@ -26,6 +26,13 @@ lint: .venv/developer
 
 docs: .venv/developer    # out/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+web-check: .venv/developer out/axe/package/axe.min.js   # the page in a real browser; exit code 5 of pytest: there is none
+	$(BIN)/python -m pytest tests/web/browser.py || [ $$? -eq 5 ]
+
+out/axe/package/axe.min.js:   # axe-core, which looks for what keeps people out, if npm is there
+	mkdir -p out/axe
+	-cd out/axe && npm pack --silent axe-core && tar xzf axe-core-*.tgz
 
 .venv/package: pyproject.toml
 	@echo "Setting up .venv ..."

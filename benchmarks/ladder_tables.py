@@ -1,6 +1,7 @@
 """Table and plots of rates (experiment `ladder`), for `tables.py`."""
 
 from collections import defaultdict
+from statistics import mean
 
 from bench_tables import bench_groups, bench_source
 from results import CELLS, average, read
@@ -11,6 +12,7 @@ from semcast.header import bandwidth_ratio
 
 SIDE = 512  # of the pictures of `ladder`
 SNRS_DB = (1.0, 10.0)
+GOALS = (0.6, 0.55, 0.5, 0.45, 0.4)  # LPIPS-Alex
 
 
 def by_rule(record: dict) -> dict[int, list[dict]]:
@@ -61,6 +63,25 @@ def prefixes() -> str:
     return "\n".join(lines + bench_source(record))
 
 
+def rates() -> str:
+    """How much of the stream an SNR needs for a quality: the shortest prefix measured whose mean LPIPS reaches it."""
+    record = read("prefixes.json")
+    means = defaultdict(dict)
+    for allowed, rows in by_rule(record).items():
+        for row in rows:
+            if row["channel"] == "awgn":
+                means[row["snr_db"]].setdefault(allowed, []).append(row["lpips"])
+    lines = [
+        "| Es/N0 | " + " | ".join(f"LPIPS-Alex {goal:g}" for goal in GOALS) + " |",
+        "|---" * (1 + len(GOALS)) + "|",
+    ]
+    for snr_db, found in sorted(means.items()):
+        reached = [[uses for uses, values in found.items() if mean(values) <= goal] for goal in GOALS]
+        cells = (f"{uses[0]} uses" if uses else "not reached" for uses in reached)
+        lines.append(f"| {snr_db:g} dB | {' | '.join(cells)} |")
+    return "\n".join(lines + bench_source(record))
+
+
 def ladder_plot(metric: str, snr_db: float) -> str:
     """A metric over the channel uses that were allowed, as an SVG."""
     record = read("ladder.json")
@@ -73,4 +94,4 @@ def ladder_plot(metric: str, snr_db: float) -> str:
     return plot(dict(series), metric, colours(series), across=f"channel uses at {snr_db:g} dB", log=True) + "\n"
 
 
-TABLES = (ladder, prefixes)
+TABLES = (ladder, prefixes, rates)

@@ -34,7 +34,7 @@ import json
 import math
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -317,10 +317,13 @@ SYSTEMS |= {f"digital {limit} s": System(partial(send_digital, limit), receive_d
 STRIP = ("Robot 36", *(name for name in SYSTEMS if name != "Robot 36"))
 
 
-def pictures_of(name: str, pixels: np.ndarray, channel: str, *seed: str) -> Iterator[tuple[dict, np.ndarray]]:
-    """What all systems make of a picture at all SNRs: the fields of a row, and the picture received."""
+def pictures_of(
+    name: str, pixels: np.ndarray, channel: str, *seed: str, systems: Iterable[str] = SYSTEMS
+) -> Iterator[tuple[dict, np.ndarray]]:
+    """What systems make of a picture at all SNRs: the fields of a row, and the picture received."""
     reference_db = crest_db(send_semcast(1, pixels))
-    for system, (send, receive) in SYSTEMS.items():
+    for system in systems:
+        send, receive = SYSTEMS[system]
         for snr3k_db in SNRS_DB:
             pnr_db = snr3k_db + reference_db
             sent = send(pixels, pnr_db, channel)
@@ -345,7 +348,7 @@ def measured(args) -> Iterator[list[dict]]:
         image = read()
         maps = lpips.maps_of(image) if lpips else None
         for channel in CHANNELS:
-            for row, shown in pictures_of(name, to_pixels(image), channel):
+            for row, shown in pictures_of(name, to_pixels(image), channel, systems=args.systems):
                 seen = to_image(shown)
                 row["lpips"] = lpips.distance_to(maps, seen) if lpips and maps else None
                 row["psnr_db"] = psnr_db(image, seen)
@@ -399,6 +402,13 @@ def main() -> None:
     p.add_argument("--strip", type=Path, metavar="FILE.jpg", help="the bundled photo, as all systems show it")
     p.add_argument("--strip-channel", choices=CHANNELS, default="watterson-poor")
     p.add_argument("--side", type=int, default=200, help="of a picture on the strip")
+    p.add_argument(
+        "--systems",
+        nargs="+",
+        choices=SYSTEMS,
+        default=list(SYSTEMS),
+        help="only these; rows of others are kept in --out",
+    )
     p.add_argument("--out", type=Path)
     args = p.parse_args()
     for file in (args.strip, args.out):
@@ -416,11 +426,21 @@ def main() -> None:
     record["machine"] = {"cpu": cpu_name(), "python": platform.python_version()}
     record |= {"systems": {"semcast-ladder": find_system("semcast-ladder").version()}}
     record |= {"versions": versions, "margins_db": MARGINS_DB}
-    rows = []
+    held = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
+    kept, rows = [row for row in held["rows"] if row["system"] not in args.systems], []
+    if kept:
+        record["command"] = f"{held['command']}; {record['command']}"
     for rows in measured(args):
-        write_text(args.out, one_row_a_line(record | {"rows": rows}))
+        write_text(args.out, one_row_a_line(record | {"rows": in_order([*kept, *rows])}))
     for row in means(rows):
         print(json.dumps(row))
+
+
+def in_order(rows: list[dict]) -> list[dict]:
+    """By picture, channel, system and SNR, as a run of all systems has them."""
+    names, systems = list(dict.fromkeys(row["image"] for row in rows)), list(SYSTEMS)
+    place = lambda row: (names.index(row["image"]), CHANNELS.index(row["channel"]), systems.index(row["system"]))
+    return sorted(rows, key=lambda row: (*place(row), -row["snr3k_db"]))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from statistics import mean, stdev
 import bench_tables
 import ladder_tables
 import radio_tables
+import receiver_tables
 import results
 from bench_tables import bench_plot
 from results import CELLS, average, read, share, source
@@ -88,7 +89,7 @@ def tables() -> dict[str, str]:
         ablation_fewstep,
         steps,
     ]
-    makers += [sizes, *bench_tables.TABLES, *ladder_tables.TABLES, *radio_tables.TABLES]
+    makers += [sizes, *bench_tables.TABLES, *ladder_tables.TABLES, *radio_tables.TABLES, *receiver_tables.TABLES]
     return {make.__name__: made(make) for make in makers}
 
 

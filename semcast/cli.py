@@ -394,6 +394,16 @@ def build_parser() -> Parser:
     p.add_argument("--accept-license", action="store_true", help="accept the terms of the weights: needed once")
     p.set_defaults(run="lists.fetch")
 
+    p = choices.add_parser("web", help="a page for a browser: drop a photo, choose a channel, see and hear it arrive")
+    p.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="default: %(default)s; any other needs a password"
+    )
+    p.add_argument("--port", type=port, default=8000, metavar="N", help="default: %(default)s; 0: any free one")
+    p.add_argument("--password-file", type=Path, metavar="FILE", help="its first line is what visitors must know")
+    p.add_argument("--model", default="small", metavar="NAME_OR_DIR", help="see `semcast models`, default: %(default)s")
+    p.add_argument("--open", action="store_true", help="show the page in this machine's browser")
+    p.set_defaults(run="web.web")
+
     p = choices.add_parser("completion", help='completion for a shell: eval "$(semcast completion bash)"')
     p.add_argument("shell", choices=SHELLS)
     p.set_defaults(run="lists.completion")
@@ -535,4 +545,4 @@ file_rate, centre, snr3k = (
     number(float, -10_000_000, 10_000_000),
     number(float, -40, math.inf),
 )
-side, count = number(int, 64, 8192), number(int, 1, 100_000)
+side, count, port = number(int, 64, 8192), number(int, 1, 100_000), number(int, 0, 65535)

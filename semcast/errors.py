@@ -29,6 +29,8 @@ EXTRAS = {  # package: the extra of semcast that installs it
     "ray": "ray",
     "bitsandbytes": "train",
     "sounddevice": "radio",
+    "starlette": "web",
+    "uvicorn": "web",
 }
 
 

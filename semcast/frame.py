@@ -52,7 +52,12 @@ MAGNITUDE_MAX = 1e9  # of y, h and noise_var; far above real values, far below w
 
 
 def write_frame(path: Path, header: Header, signal: np.ndarray | bytes | Received) -> None:
-    """Write a frame atomically. `signal` is what was sent, x [1, k] complex64 or a payload, or what was received."""
+    """Write a frame atomically, as `to_bytes` makes it."""
+    write_bytes(path, to_bytes(header, signal))
+
+
+def to_bytes(header: Header, signal: np.ndarray | bytes | Received) -> bytes:
+    """A frame as bytes. `signal` is what was sent, x [1, k] complex64 or a payload, or what was received."""
     if isinstance(signal, bytes):
         kind, counts, payload = 2, (len(signal), 0, 0), signal
     else:
@@ -62,7 +67,7 @@ def write_frame(path: Path, header: Header, signal: np.ndarray | bytes | Receive
         payload = b"".join(part.astype(dtype).tobytes() for part, dtype in zip(parts, ("<c8", "<c8", "<f4")))
     version = VERSION if header.rungs == BASE else LADDER_VERSION
     head = HEADS[version].pack(MAGIC, version, kind, 0, pack(header), *counts, zlib.crc32(payload))
-    write_bytes(path, head + CRC.pack(zlib.crc32(head)) + payload)
+    return head + CRC.pack(zlib.crc32(head)) + payload
 
 
 def read_frame(path: Path) -> tuple[Header, np.ndarray | bytes | Received]:

@@ -125,3 +125,27 @@ def cli(capsys):
         return code, out, err
 
     return call
+
+
+ALSA = Path("/usr/share/alsa/alsa.conf")
+CARDS = """
+<{alsa}>
+pcm.to_file {{ type file slave.pcm "null" file "{folder}/out.raw" format "raw" }}
+pcm.from_file {{ type file slave.pcm "null" file "/dev/null" infile "{folder}/in.raw" format "raw" }}
+"""
+
+
+@pytest.fixture
+def cards(tmp_path) -> dict[str, str]:
+    """An environment whose sound cards `to_file` and `from_file` are out.raw and in.raw in tmp_path."""
+    from semcast.errors import InputError
+    from semcast.signals import sound_card
+
+    try:
+        sound_card.devices()
+    except InputError as error:
+        pytest.skip(str(error))
+    if not ALSA.exists():
+        pytest.skip("needs ALSA")
+    (tmp_path / "alsa.conf").write_text(CARDS.format(alsa=ALSA, folder=tmp_path))
+    return os.environ | {"ALSA_CONFIG_PATH": str(tmp_path / "alsa.conf")}

@@ -43,6 +43,7 @@ REFUSED = {
     f"run {PHOTO} --snr 10 --engine torch": r"the engine torch needs torch and torchvision: pip install '.*\[torch\]' \(.*",
     "train --preset joint --init small --data . --out runs": r"training needs torch and torchvision: pip install .*",
     "bench --smoke --out out": r"bench needs torch and torchvision and torchmetrics: pip install '.*\[bench,torch\]' .*",
+    "web": r"semcast web needs starlette and uvicorn: pip install '.*\[web\]'",
     "models fetch lpips": r"LPIPS needs torch and torchvision and torchmetrics: pip install .*",
 }
 

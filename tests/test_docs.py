@@ -6,13 +6,16 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 
+import numpy as np
 import pytest
 import torch
 from conftest import photo
 from PIL import Image
 from safetensors.torch import save_file
 
+from semcast.bench import records
 from semcast.bench.systems import family, find_system
 from semcast.cascade.fingerprint import fingerprint
 from semcast.cascade.models import WEIGHTS
@@ -23,6 +26,7 @@ from semcast.frame import VERSION
 from semcast.header import HEADER_BITS, LADDER_BITS, SIDE_BITS, Header
 from semcast.images import PHOTO
 from semcast.metrics.lpips import LPIPS
+from semcast.modulation.reply import AGAIN, MORE, round_snr, wish_at
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -93,6 +97,7 @@ def test_links_and_rooms_exist():
         "CONTRIBUTING.md",
         "PROTOCOL.md",
         "docs/results.md",
+        "docs/web.md",
         "semcast/weights/small/MODEL_CARD.md",
     ]
     for document in (ROOT / name for name in documents):
@@ -151,6 +156,27 @@ def test_results_are_of_the_model_that_ships():
     assert shown >= 15
 
 
+def test_the_rule_for_replies_is_right_nine_times_in_ten():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "asking.json").read_text())["rows"]
+    wishes = [wish_at(row["last_rung"], round_snr(row["snr_db"])) for row in rows]
+    better = [min((AGAIN, MORE), key=lambda way: row[f"{way}_lpips"]) for row in rows]
+    assert len(rows) == 200 and np.mean(np.array(wishes) == np.array(better)) >= 0.9
+
+
+def test_the_picture_gets_better_with_every_prefix_of_the_stream():
+    record = records.read(ROOT / "benchmarks" / "results" / "prefixes.json")
+    rows = [row for row in record["rows"] if row["channel"] == "awgn"]
+    prefixes = sorted({row["uses"] for row in rows if row["snr_db"] == 1.0})
+    assert len(prefixes) == 12
+    for snr_db in (1.0, 5.0, 10.0, 20.0):
+        for metric, sign in (("lpips", -1), ("psnr_db", 1)):
+            means = [
+                sign * fmean(row[metric] for row in rows if (row["snr_db"], row["uses"]) == (snr_db, uses))
+                for uses in prefixes
+            ]
+            assert np.all(np.diff(means) > 0), (snr_db, metric)
+
+
 @pytest.mark.parametrize(
     "argv, code",
     [
@@ -158,6 +184,8 @@ def test_results_are_of_the_model_that_ships():
         (["run", "--help"], 0),
         (["channels"], 0),
         (["models"], 0),
+        (["web", "--help"], 0),
+        (["web", "--host", "0.0.0.0"], 2),
         (["run", "missing.png", "--snr", "10"], 2),
         (["send", "missing.png", "-o", "x.sem"], 2),
         (["receive", "missing.sem", "-o", "x.png"], 2),
@@ -246,4 +274,5 @@ def test_the_flags_are_a_contract():
             + ["--lpips", "--cache", "--device"]
         ),
         "models": ["--json"],
+        "web": ["--host", "--model", "--open", "--password-file", "--port"],
     }

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import subprocess
 import sys
 from inspect import signature
@@ -15,7 +14,6 @@ import soundfile
 import torch
 from conftest import TINY_ENHANCEMENT, photo, tiny_cascade
 from PIL import Image
-from test_signals_card import ALSA, CARDS
 
 from semcast import cli as command_line
 from semcast.cascade.checkpoint import save_model
@@ -24,7 +22,6 @@ from semcast.channels.base import Received
 from semcast.commands.listening import first_whole
 from semcast.commands.radio import OPTIONS, SUFFIXES
 from semcast.commands.reports import noise_level
-from semcast.errors import InputError
 from semcast.frame import read_frame
 from semcast.header import Header, pack, stamp
 from semcast.images import to_image
@@ -607,20 +604,12 @@ def test_listening_for_long_keeps_the_end(folder, monkeypatch):
     assert since_s > 14 and since_s + reception.start / RATE_HZ == pytest.approx(20.2, abs=0.01)
 
 
-def test_a_sound_card_of_files(folder, tmp_path):
+def test_a_sound_card_of_files(folder, cards):
     """Sent and received through PortAudio, whose devices are files here."""
-    try:
-        sound_card.devices()
-    except InputError as error:
-        pytest.skip(str(error))
-    if not ALSA.exists():
-        pytest.skip("needs ALSA")
-    (tmp_path / "alsa.conf").write_text(CARDS.format(alsa=ALSA, folder=tmp_path))
-    environment = os.environ | {"ALSA_CONFIG_PATH": str(tmp_path / "alsa.conf")}
 
     def semcast(*argv) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "semcast", *map(str, argv)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, env=cards, capture_output=True, text=True, timeout=60)
 
     done = semcast("send", "a.png", "--play", "to_file", *MODEL, "-q")
     assert done.returncode == 0 and "Traceback" not in done.stderr

@@ -82,7 +82,8 @@ def test_frames_of_this_encoder_are_received_by_every_later_version(name, cli, t
 
 
 def test_a_frame_of_an_earlier_encoder_is_refused_in_one_line(cli, tmp_path):
-    told = "the frame was sent with encoder dc0d, model 'small' has encoder 20d9; receive it with the sender's model"
+    own = f"{load_model('small').encoder_id:04x}"
+    told = f"the frame was sent with encoder dc0d, model 'small' has encoder {own}; receive it with the sender's model"
     assert cli("receive", FRAMES / "earlier.sem", "-o", tmp_path / "x.png")[::2] == (2, f"semcast: {told}\n")
 
 

@@ -36,6 +36,7 @@ from semcast.cascade.model import Cascade
 BEGAN = time.time()
 EDGES = ("embedding", "clf.", "in_block", "out_block", "stage_a.up_blocks.0.", "enc_in", "enc_out", "base_in")
 EDGES += ("enhancement.z_", "enhancement.out")
+SHEET_SIDE = 320  # pixels of a picture on the sheet
 BASE_WEIGHTS = {"l1": 1.5, "mean": 2.0, "vgg": 1.0, "half": 0.5, "lite": 0.3, "grid": 10.0, "spectrum": 0.05}
 LADDER_WEIGHTS = {"l1": 4.0, "mean": 2.0, "vgg": 1.0, "half": 0.5, "lite": 0.3, "grid": 0.0, "spectrum": 0.0}
 
@@ -73,6 +74,7 @@ def parse() -> argparse.Namespace:
     add("--workers", type=int, default=13)
     add("--save_every", type=float, default=150.0)
     add("--profile", action="store_true", help="40 steps a phase, with the slowest kernels of six, then stop")
+    add("--max_steps", type=int, default=10**9, help="of each phase, if they are done before its time is over")
     add("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -127,6 +129,7 @@ class Phase:
                 total, count = sums.get(name, (0.0, 0))
                 sums[name] = total + value.detach(), count + 1
             steps, crops, done = steps + 1, crops + len(images), (time.time() - began) / self.seconds
+            done = done if steps < args.max_steps else 1.0
             if profiler is not None and steps == 40:
                 torch.cuda.synchronize()
                 profiler.__exit__(None, None, None)
@@ -215,7 +218,9 @@ def main() -> None:
     if cuda:
         say("peak memory GiB", round(torch.cuda.max_memory_allocated() / 2**30, 1))
     torch.compiler.set_stance("force_eager")
-    sheet(cascade, pictures, device, f"{args.out}/sheet.jpg")
+    large = [p for p in pictures if min(p.shape[:2]) >= SHEET_SIDE]
+    if large:
+        sheet(cascade, large, device, f"{args.out}/sheet.jpg")
     say("done")
     sys.stdout.flush()
     os._exit(0)  # workers need no goodbye
@@ -232,9 +237,8 @@ def sheet(cascade: Cascade, pictures: list[np.ndarray], device: torch.device, pa
 
     torch.manual_seed(3)
     rows, network = [], cascade.enhancement
-    large = [p for p in pictures if min(p.shape[:2]) >= 320]
-    for pixels in large[:: max(1, len(large) // count)][:count]:
-        crop = np.asarray(Image.fromarray(pixels).crop((0, 0, 320, 320)))
+    for pixels in pictures[:: max(1, len(pictures) // count)][:count]:
+        crop = pixels[:SHEET_SIDE, :SHEET_SIDE]
         image = torch.from_numpy(crop.copy()).to(device).permute(2, 0, 1)[None].float() / 255
         row = [image]
         for snr_db in (20.0, 1.0, 10.0):

@@ -42,7 +42,7 @@ class Experiment:
 
 LADDER_USES = ("1152", "4096", "8192", "16384", "32768")  # for 512x512 pixels: 1/683 to 1/24
 PREFIX_USES = (*(144 * n for n in (1, 2, 4, 6, 8)), 3200, 5248, 7296, 9344, 17536, 25728, 42112)  # after 12 of 24 rungs
-LADDER_RIVALS = ("linear", "avif-ldpc", "avif-capacity")
+LADDER_RIVALS = ("linear", "avif-ldpc", *(f"{codec}-capacity" for codec in CODECS))
 EVERY_CODEC = tuple(f"{codec}-{link}" for codec in CODECS for link in ("ldpc", "fixed", "capacity", "finite"))
 TDL_C, ERASED = {"estimation": "ls"}, {"rate": 0.2}
 

@@ -37,12 +37,15 @@ TURNS = {
 SHARED = threading.RLock()  # Pillow's limit and file descriptor 2 belong to all threads
 
 
-def decode(file: io.BytesIO, name: str) -> np.ndarray:
+def decode(file: io.BytesIO, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a picture to uint8 [H, W, 3], sRGB, as a viewer would show it, on white where it is transparent.
 
     Of several frames the first is taken. What is larger than a link can carry is read at a half, a quarter or an eighth
     of its sides. Damaged metadata is left out of account.
 
+    Args:
+        name: for messages.
+        max_pixels: more are refused before anything is decoded.
     Raises:
         InputError: not a picture, of a kind that is not read, damaged, or too large to decode safely.
     """
@@ -52,39 +55,39 @@ def decode(file: io.BytesIO, name: str) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return np.asarray(read(data, name))
+            return np.asarray(read(data, name, max_pixels))
         except (InputError, MemoryError):
             raise
         except Image.DecompressionBombError:
-            raise InputError(f"{name} is far too large; more than {MAX_PIXELS} pixels are not decoded") from None
+            raise InputError(f"{name} is far too large; more than {max_pixels} pixels are not decoded") from None
         except UnidentifiedImageError:
             raise InputError(f"{name}: not a picture that can be read") from None
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ...
             raise InputError(f"{name}: damaged ({error})") from None
 
 
-def read(data: bytes, name: str) -> Image.Image:
+def read(data: bytes, name: str, max_pixels: int) -> Image.Image:
     """The picture as an RGB image."""
     tidied, bare = tidy(data), tidy(data, bare=True)
     try:
-        image = load(open_heif(data, name) if is_heif(data) else open_any(tidied, name), name)
+        image = load(open_heif(data, name, max_pixels) if is_heif(data) else open_any(tidied, name, max_pixels), name)
     except (OSError, SyntaxError, ValueError):  # UnidentifiedImageError is an OSError
         if bare == tidied:
             raise
-        image = load(open_any(bare, name), name)  # was it the metadata that is damaged?
+        image = load(open_any(bare, name, max_pixels), name)  # was it the metadata that is damaged?
     numbers = cicp(data) or image.info.get("cicp")
     if image.info.get("icc_profile") and not data.startswith(PNG):  # only in PNG numbers come before a profile
         numbers = None
     return on_white(turn(image), name, numbers)
 
 
-def open_any(data: bytes, name: str) -> Image.Image:
+def open_any(data: bytes, name: str, max_pixels: int) -> Image.Image:
     """Open a file without decoding its pixels, unless it is a TIFF with samples that Pillow does not know."""
     if directory := tiff.tags(data):
         if DNG_VERSION in directory:
             raise InputError(f"{name} is {RAW}")
         shape = tiff.layout(directory)
-        check_size(shape.width, shape.height, name)
+        check_size(shape.width, shape.height, name, max_pixels)
         if tiff.is_unusual(shape):
             with silenced():
                 image = tiff.read(data, shape)
@@ -92,7 +95,7 @@ def open_any(data: bytes, name: str) -> Image.Image:
             image.getexif()[ORIENTATION] = directory.get(274, 1)
             return image
     image = open_within_limit(data)
-    check_size(*image.size, name)
+    check_size(*image.size, name, max_pixels)
     return image
 
 
@@ -105,12 +108,12 @@ def open_within_limit(data: bytes) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def open_heif(data: bytes, name: str) -> Image.Image:
+def open_heif(data: bytes, name: str, max_pixels: int) -> Image.Image:
     """HEIC, as telephones write it. libheif turns it itself."""
     import pillow_heif  # takes 50 ms
 
     heif = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
-    check_size(*heif.size, name)
+    check_size(*heif.size, name, max_pixels)
     image = heif.to_pillow()
     if found := heif.info.get("nclx_profile"):
         image.info["cicp"] = found["color_primaries"], found["transfer_characteristics"]
@@ -119,9 +122,9 @@ def open_heif(data: bytes, name: str) -> Image.Image:
     return image
 
 
-def check_size(width: int, height: int, name: str) -> None:
-    if width * height > MAX_PIXELS:
-        raise InputError(f"{name} is {width}x{height} pixels; more than {MAX_PIXELS} are not decoded, so shrink it")
+def check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise InputError(f"{name} is {width}x{height} pixels; more than {max_pixels} are not decoded, so shrink it")
 
 
 def load(image: Image.Image, name: str) -> Image.Image:

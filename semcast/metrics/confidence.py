@@ -169,5 +169,9 @@ def heat_map(errors: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
     """Expected errors [rows, columns] -> uint8 [H, W, 3]: black is sure, yellow an error of `SHOWN_MAX` and more."""
     scale = np.linspace(0, SHOWN_MAX, len(COLOURS))
     colours = np.stack([np.interp(errors, scale, column) for column in np.transpose(COLOURS)], axis=-1)
-    tall = colours.round().astype(np.uint8).repeat(CELL, axis=0)[: sides[0]]
-    return tall.repeat(CELL, axis=1)[:, : sides[1]]
+    return over_pixels(colours.round().astype(np.uint8), sides)
+
+
+def over_pixels(cells: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
+    """[rows, columns, ...] -> [H, W, ...]: the value of its cell at every pixel."""
+    return cells.repeat(CELL, axis=0)[: sides[0]].repeat(CELL, axis=1)[:, : sides[1]]

@@ -49,16 +49,34 @@ def read_audio_blocks(path: Path, rate_hz: float = RATE_HZ) -> Iterator[np.ndarr
     yield from resample_blocks(checked(pieces, path), from_hz, rate_hz)
 
 
-def checked(pieces: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarray]:
+def decode_audio(data: bytes, name: str, seconds_max: float, rate_hz: float = RATE_HZ) -> np.ndarray:
+    """A sound file in memory -> float32 [N] at `rate_hz`; see `read_audio_blocks`.
+
+    Args:
+        name: for messages.
+    Raises:
+        InputError: as there, or it is longer than `seconds_max`.
+    """
+    pieces, from_hz = _sound(data, name)
+    kept, count = [], 0
+    for block in resample_blocks(checked(pieces, name), from_hz, rate_hz):
+        kept.append(block)
+        count += len(block)
+        if count > seconds_max * rate_hz:
+            raise InputError(f"{name} is longer than {seconds_max:g} s; cut it up")
+    return np.concatenate(kept) if kept else np.zeros(0, np.float32)
+
+
+def checked(pieces: Iterable[np.ndarray], name: Path | str) -> Iterator[np.ndarray]:
     """The pieces of a recording. Raises InputError at samples that are no numbers, and if there are none at all."""
     count = 0
     for piece in pieces:
         count += len(piece)
         if not (np.abs(piece) < SIZE_MAX).all():  # also refuses NaN
-            raise InputError(f"{path} holds samples that are no numbers, or huge; write it again, as 16-bit WAV")
+            raise InputError(f"{name} holds samples that are no numbers, or huge; write it again, as 16-bit WAV")
         yield piece
     if not count:
-        raise InputError(f"{path} holds no samples; was the recording stopped at once?")
+        raise InputError(f"{name} holds no samples; was the recording stopped at once?")
 
 
 def collect(blocks: Iterable[np.ndarray], path: Path, rate_hz: float) -> np.ndarray:
@@ -86,37 +104,42 @@ def _stdin() -> Iterator[np.ndarray]:
 
 
 def _sound_file(path: Path) -> tuple[Iterator[np.ndarray], int]:
-    """The strongest channel, piece by piece, and its rate."""
+    """The strongest channel of a file, piece by piece, and its rate."""
     if not path.stat().st_size:
         raise InputError(f"{path} is empty; was the recording stopped at once?")
     if path.suffix.lower() == ".raw":
         raise InputError(f"{path} does not say how it was sampled; - reads {RAW}, so pipe it into -")
-    rate_hz, channels = _shape(path)
+    return _sound(path, str(path))
+
+
+def _sound(source: Path | bytes, name: str) -> tuple[Iterator[np.ndarray], int]:
+    """As `_sound_file`, of a file or of what one holds."""
+    rate_hz, channels = _shape(source, name)
     if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
-        raise InputError(f"{path} has {rate_hz} samples a second; {RATES_HZ[0]} to {RATES_HZ[1]} are read")
+        raise InputError(f"{name} has {rate_hz} samples a second; {RATES_HZ[0]} to {RATES_HZ[1]} are read")
     if channels > CHANNELS_MAX:
-        raise InputError(f"{path} has {channels} channels; {CHANNELS_MAX} at most are read")
-    channel = _strongest(path) if channels > 1 else 0
-    return (piece[:, channel] for piece in _pieces(path)), rate_hz
+        raise InputError(f"{name} has {channels} channels; {CHANNELS_MAX} at most are read")
+    channel = _strongest(source, name) if channels > 1 else 0
+    return (piece[:, channel] for piece in _pieces(source, name)), rate_hz
 
 
-def _shape(path: Path) -> tuple[int, int]:
+def _shape(source: Path | bytes, name: str) -> tuple[int, int]:
     """Rate and number of channels."""
-    with _open(path) as file:
+    with _open(source, name) as file:
         return file.samplerate, file.channels
 
 
-def _open(path: Path) -> soundfile.SoundFile:
+def _open(source: Path | bytes, name: str) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(path)
+        return soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
     except soundfile.LibsndfileError as error:
         why = error.error_string.rstrip(".")
-        raise InputError(f"cannot read {path}: {why}; WAV, FLAC and Ogg are read, so is it a recording?") from None
+        raise InputError(f"cannot read {name}: {why}; WAV, FLAC and Ogg are read, so is it a recording?") from None
 
 
-def _pieces(path: Path, quiet: bool = False) -> Iterator[np.ndarray]:
+def _pieces(source: Path | bytes, name: str, quiet: bool = False) -> Iterator[np.ndarray]:
     """A second of all channels after the other, float32 [n, channels]. What a header claims is never allocated."""
-    with _open(path) as file:
+    with _open(source, name) as file:
         done = 0
         while True:
             try:
@@ -124,7 +147,7 @@ def _pieces(path: Path, quiet: bool = False) -> Iterator[np.ndarray]:
             except soundfile.LibsndfileError as error:
                 why = error.error_string.rstrip(".")
                 if not quiet:
-                    notice("%s is damaged after %.0f s (%s); what came before is used", path, done * BLOCK_S, why)
+                    notice("%s is damaged after %.0f s (%s); what came before is used", name, done * BLOCK_S, why)
                 return
             if not len(piece):
                 return
@@ -132,10 +155,10 @@ def _pieces(path: Path, quiet: bool = False) -> Iterator[np.ndarray]:
             done += 1
 
 
-def _strongest(path: Path) -> int:
+def _strongest(source: Path | bytes, name: str) -> int:
     """The channel with the most power, offsets aside."""
     count, total, squares = 0, 0.0, 0.0
-    for piece in _pieces(path, quiet=True):
+    for piece in _pieces(source, name, quiet=True):
         wide = piece.astype(np.float64)
         count += len(wide)
         total += wide.sum(axis=0)
@@ -158,9 +181,14 @@ def write_audio(path: Path, samples: np.ndarray, rate_hz: int = RATE_HZ, peak_db
         raise InputError(f"cannot write {path}: it would have {whole.nbytes} bytes; the limit is {2**31}")
     if path == STDIO:
         return write_bytes(path, whole.astype("<i2").tobytes())
+    write_bytes(path, encode_audio(whole, rate_hz, WRITTEN[path.suffix.lower()]))
+
+
+def encode_audio(samples: np.ndarray, rate_hz: int = RATE_HZ, kind: str = "WAV") -> bytes:
+    """int16 samples [N] as a sound file of a kind that libsndfile knows, 16 bits."""
     file = io.BytesIO()
-    soundfile.write(file, whole, rate_hz, "PCM_16", format=WRITTEN[path.suffix.lower()])
-    write_bytes(path, file.getvalue())
+    soundfile.write(file, samples, rate_hz, "PCM_16", format=kind)
+    return file.getvalue()
 
 
 def check_rate(rate_hz: float) -> None:
