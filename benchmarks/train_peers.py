@@ -5,7 +5,7 @@
 
 `runs/peers.sh` trains all, one after the other; U-Nets need their autoencoder in --out. Killed or interrupted, it leaves
 PART.checkpoint.safetensors, from which the same command goes on; a part that is there already is left alone. The last
-line of stdout is one JSON object.
+line of stdout is one JSON object: minutes, the curve of the loss, whether it had flattened. The file of weights keeps it.
 """
 
 import argparse
@@ -18,12 +18,13 @@ import torch
 from scripts import summary
 from torch import nn
 
+from semcast.bench.cost import cpu_name
 from semcast.bench.peers.autoencoder import Autoencoder
 from semcast.bench.peers.latents import COUNT, labelled_latents, labelled_pairs, photo_latents, window
 from semcast.bench.peers.maps import count_maps, save_counts
 from semcast.bench.peers.objectives import autoencoder_loss, denoiser_loss, standardise
 from semcast.bench.peers.parts import MAP_CODER, PARTS, check_parts, file_hash, save_part, weights_path
-from semcast.bench.peers.training import learn
+from semcast.bench.peers.training import fall, flattened, learn
 from semcast.cascade.device import keep_freed_memory, pick_device
 from semcast.errors import InputError
 from semcast.files import make_folder
@@ -91,10 +92,10 @@ def run(args) -> dict:
     network = PARTS[args.part].build().to(args.device)
     train = train_autoencoder if isinstance(network, Autoencoder) else train_denoiser
     facts = train(network, photos, args)
+    facts["parameters"] = sum(p.numel() for p in network.parameters())
     save_part(network, args.part, path, facts)
     checkpoint(args).unlink(missing_ok=True)
-    count = sum(p.numel() for p in network.parameters())
-    return {"out": str(path), "parameters": count, "bytes": path.stat().st_size, **facts}
+    return {"out": str(path), "bytes": path.stat().st_size, **facts}
 
 
 def train_autoencoder(network: nn.Module, photos: Photos, args) -> dict:
@@ -151,12 +152,16 @@ def go(network: nn.Module, loss, args, lr: float, key: dict) -> dict:
         raise Stopped(f"stopped after {progress.step} steps of {args.part}; the same command goes on")
     return {
         "steps": progress.step,
-        "seconds": round(progress.seconds),
-        "loss_first": round(sum(progress.first) / len(progress.first), 5),
-        "loss": round(progress.loss, 5),
+        "minutes": round(progress.seconds / 60, 2),
+        "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else cpu_name(),
         "batch": batch(args),
         "pictures": key["pictures"],
         "seed": args.seed,
+        "loss_first": round(sum(progress.first) / len(progress.first), 5),
+        "loss": round(progress.loss, 5),
+        "fall_of_last_fifth": fall(progress.curve),
+        "flattened": flattened(progress.curve),
+        "curve": progress.curve,  # [step, seconds, mean loss since the point before]
     }
 
 

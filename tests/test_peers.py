@@ -495,6 +495,8 @@ def test_every_part_trains_and_goes_on_where_it_stopped(school, tmp_path, monkey
             continue
         assert said["steps"] == 6 and said["pictures"] == 2 and math.isfinite(said["loss"])
         load_part(part, folder=tmp_path / "out")
+        record = parts.training_record(part, tmp_path / "out")
+        assert record["curve"] == said["curve"] and len(said["curve"]) == 6 and record["flattened"] is None
         # The same, interrupted after three steps: the same weights.
         if part.startswith("ae") is False:
             for name in ("ae8", "ae16", "ae32"):
@@ -523,6 +525,16 @@ def test_training_learns(vgg):
     assert ended and progress.step == 120
     first = np.mean(progress.losses[:20])  # of the last 100
     assert np.mean(progress.losses[-20:]) < 0.7 * first and not network.training
+    assert [step for step, *_ in progress.curve] == list(range(3, 121, 3))
+    assert progress.curve[-1][2] == pytest.approx(np.mean(progress.losses[-3:]), abs=1e-6)
+
+
+@pytest.mark.parametrize("points, fallen", [([1.0] * 36 + [0.995] * 4, 0.005), ([1.0] * 36 + [0.9] * 4, 0.1)])
+def test_a_curve_has_flattened_if_its_last_fifth_hardly_fell(points, fallen):
+    curve = [[i, 1.0 * i, loss] for i, loss in enumerate(points)]
+    assert training.fall(curve) == pytest.approx(fallen)
+    assert training.flattened(curve) == (fallen < 0.01)
+    assert training.flattened(curve[1:]) is None
 
 
 def test_a_signal_leaves_a_checkpoint_and_the_clock_goes_on(school, tmp_path, monkeypatch, capsys):

@@ -100,10 +100,24 @@ def check_parts(*names: str, folder: Path | None = None) -> None:
 
 
 def save_part(network: nn.Module, name: str, path: Path, facts: dict) -> None:
-    """Write atomically, in 8 bits. facts = {name: value} go into the metadata."""
+    """Write atomically, in 8 bits. facts: how it was trained, for `training_record`."""
     shape = json.dumps(asdict(network.config))  # type: ignore[arg-type, call-overload]
-    metadata = {"part": name, "config": shape, **{key: str(value) for key, value in facts.items()}}
+    metadata = {"part": name, "config": shape, "training": json.dumps(facts)}
     write_bytes(path, save(compressed(arrays(network)), metadata))
+
+
+def training_record(name: str, folder: Path | None = None) -> dict:
+    """How the weights of a part were trained, as train_peers.py wrote it into their file, and the file's hash.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = weights_path(name, folder)
+    check_parts(name, folder=folder)
+    try:
+        return {"weights": file_hash(path), **json.loads(read_metadata(path)["training"])}
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path} does not say how it was trained; train it anew") from None
 
 
 def load_part(name: str, device: str = "cpu", folder: Path | None = None) -> nn.Module:

@@ -2,13 +2,16 @@
 
 AdamW, gradients of norm 1 at most, a learning rate that rises for 50 steps and falls to 0 as half a cosine, and an
 exponential moving average of the weights, which is what is kept. A step's data depend only on the seed and the step.
+
+The curve has a point for every fortieth of the run. A run has flattened if the loss fell by less than 1 % over its last
+fifth: from the mean of the last tenth but one to the mean of the last.
 """
 
 import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -22,6 +25,8 @@ from .parts import read_metadata
 
 EMA, WARMUP_STEPS, WEIGHT_DECAY = 0.999, 50, 1e-2
 SAVE_EVERY_S = 60.0
+POINTS = 40  # of the curve
+FLAT_BELOW = 0.01  # fall of the loss over the last fifth of the run
 
 
 @dataclass
@@ -32,10 +37,38 @@ class Progress:
     seconds: float = 0.0  # spent on steps, over all its sessions
     losses: list[float] = field(default_factory=list)  # of the last 100 steps
     first: list[float] = field(default_factory=list)  # of the first 10
+    curve: list[list[float]] = field(default_factory=list)  # [step, seconds, mean loss since the point before]
+    since: list[float] = field(default_factory=list)  # losses since the last point of the curve
 
     @property
     def loss(self) -> float:
         return sum(self.losses) / max(len(self.losses), 1)
+
+    def add(self, loss: float, seconds: float, share: Callable[[], float]) -> None:
+        """Count a step; share() says how much of the run is over, 0 to 1."""
+        self.losses = [*self.losses[-99:], loss]
+        self.first = self.first if self.step >= 10 else [*self.first, loss]
+        self.step += 1
+        self.seconds += seconds
+        self.since.append(loss)
+        if share() >= (len(self.curve) + 1) / POINTS:
+            self.curve.append([self.step, round(self.seconds, 1), round(sum(self.since) / len(self.since), 6)])
+            self.since = []
+
+
+def fall(curve: list[list[float]]) -> float | None:
+    """By what share the loss fell over the last fifth of a run; None for a run too short to say."""
+    if len(curve) < POINTS:
+        return None
+    tenth = POINTS // 10
+    mean = lambda points: sum(loss for *_, loss in points) / len(points)
+    return 1 - mean(curve[-tenth:]) / mean(curve[-2 * tenth : -tenth])
+
+
+def flattened(curve: list[list[float]]) -> bool | None:
+    """Whether the loss had stopped falling; None for a run too short to say."""
+    found = fall(curve)
+    return None if found is None else found < FLAT_BELOW
 
 
 def learn(
@@ -87,10 +120,7 @@ def learn(
             kept = min(EMA, (1 + progress.step) / (10 + progress.step))  # the first steps are soon forgotten
             for name, p in weights.items():
                 average[name].lerp_(p.detach(), 1 - kept)
-            progress.losses = [*progress.losses[-99:], value.item()]
-            progress.first = progress.first if progress.step >= 10 else [*progress.first, value.item()]
-            progress.step += 1
-            progress.seconds += time.monotonic() - start
+            progress.add(value.item(), time.monotonic() - start, share)
             bar.update(round(share() * length) - bar.n)
             bar.set_postfix(step=progress.step, loss=f"{progress.loss:.4f}", refresh=False)
             if time.monotonic() - saved > SAVE_EVERY_S:
@@ -127,6 +157,6 @@ def _resume(path: Path, key: dict, weights: dict, average: dict, optimiser) -> P
                 start = f"optimiser.{name}|"
                 state = {k.removeprefix(start): v.clone() for k, v in tensors.items() if k.startswith(start)}
                 optimiser.state[p] = {k: v.to(p.device) if v.ndim else v for k, v in state.items()}
-        return Progress(**{name: record[name] for name in ("step", "seconds", "losses", "first")})
+        return Progress(**{part.name: record[part.name] for part in fields(Progress)})
     except (KeyError, ValueError, RuntimeError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); delete it to start again") from None
