@@ -281,7 +281,13 @@ def build_parser() -> Parser:
         metavar="NAME",
         help="see --list; `all` are those that can run here; semcast@DIR is semcast with another model",
     )
-    p.add_argument("--data", type=Path, nargs="+", metavar="PATH", help="folders, tar files or pictures")
+    p.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="folders, tar files or pictures, or a data set's name in the folder that SEMCAST_DATA names",
+    )
     p.add_argument("--size", type=side, metavar="S", help="centre crop of S x S pixels, default: whole pictures")
     p.add_argument("--limit", type=count, metavar="N", help="only N pictures, evenly spread over all")
     p.add_argument(

@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peer_parts import street, untaught
 from PIL import Image
 
+from semcast.bench.peers import gesco, img2img, maps, noisy_latent
+from semcast.bench.peers.diffusion import ddim
+from semcast.bench.peers.parts import PARTS, save_part, weights_path
 from semcast.cascade.checkpoint import save_model
 from semcast.cascade.config import EncoderConfig, EnhancementConfig, ModelConfig, StageAConfig, small_config
 from semcast.cascade.model import Cascade
@@ -149,3 +153,28 @@ def cards(tmp_path) -> dict[str, str]:
         pytest.skip("needs ALSA")
     (tmp_path / "alsa.conf").write_text(CARDS.format(alsa=ALSA, folder=tmp_path))
     return os.environ | {"ALSA_CONFIG_PATH": str(tmp_path / "alsa.conf")}
+
+
+@pytest.fixture(scope="session")
+def peer_weights(tmp_path_factory) -> Path:
+    """A folder with weights of tiny random networks of the learned rivals, and a map coder."""
+    folder = tmp_path_factory.mktemp("peers")
+    for name in PARTS:
+        save_part(untaught(name), name, weights_path(name, folder), {"steps": 0})
+    maps.save_counts(maps.count_maps([street(96, 128, seed) for seed in range(6)]), weights_path("maps", folder), {})
+    return folder
+
+
+@pytest.fixture
+def peers(peer_weights, monkeypatch) -> Path:
+    """The same, as the folder that SEMCAST_PEERS names."""
+    monkeypatch.setenv("SEMCAST_PEERS", str(peer_weights))
+    return peer_weights
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Rivals that take two or three steps of their diffusion."""
+    for module in (img2img, gesco, noisy_latent):
+        monkeypatch.setattr(module, "DDIM_STEPS", 2)
+    monkeypatch.setattr(gesco, "ddpm", lambda denoiser, x, generators: ddim(denoiser, x, 1000, 3))

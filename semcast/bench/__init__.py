@@ -4,8 +4,11 @@ systems.py     the systems, each a sender and a receiver
 deepjscc.py    the network of the system `deepjscc`
 codecs.py      JPEG 2000, HEVC, VVC and AVIF within a budget of bytes
 downscale.py   the system `downscale`, the simplest analog rival
+linear.py      the system `linear`
+peers/         four learned rivals
 ends.py        sender and receiver in separate processes
 pictures.py    the pictures of a run
+named.py       data sets by name
 harness.py     a run: the plan of its work and the files it keeps
 workers.py     the work in processes of this machine or on a Ray cluster
 progress.py    how long a run still takes

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+from collections import defaultdict
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -119,32 +120,40 @@ def check(systems: list[str], setting: Setting) -> None:
     if setting.segmenter:
         load_segmenter(setting.segmenter)
     for name in systems:
-        system = find_system(name)
-        if packages := missing(name):
-            raise InputError(f"{name} needs {' and '.join(packages)}: {brings('bench')}")
-        system.ready()
-        if system.told and not setting.segmenter:
-            raise InputError(f"{name} needs --labels and --segmenter: it sends the classes of the pixels")
-        if system.link != "channel" and setting.channel != "awgn":
-            raise InputError(f"{name} is a bound for awgn; leave it out on {setting.channel}")
-        if system.link != "channel" and (setting.copies > 1 or setting.snr_error_db):
-            raise InputError(
-                f"{name} is a bound for one reception at a known SNR; leave it out with --copies or --snr-error"
-            )
+        if found := obstacle(name, setting):
+            raise InputError(found[1])
     if twice := sorted({name for name in systems if systems.count(name) > 1}):
         raise InputError(f"system {twice[0]!r} is named twice")
 
 
-def runnable(setting: Setting) -> tuple[list[str], dict[str, str]]:
-    """All systems that can run here with this setting, and of each of the others the reason why not."""
-    able, reasons = [], {}
+def obstacle(name: str, setting: Setting) -> tuple[str, str] | None:
+    """Why a system cannot run with this setting, in a word or two and as a line; None if it can."""
+    system = find_system(name)
+    if packages := " and ".join(missing(name)):
+        return f"no {packages}", f"{name} needs {packages}: {brings('bench')}"
+    try:
+        system.ready()
+    except InputError as error:
+        return "no weights", str(error)
+    if system.told and not setting.segmenter:
+        return "no labels", f"{name} needs --labels and --segmenter: it sends the classes of the pixels"
+    if system.link != "channel" and setting.channel != "awgn":
+        return "bounds for awgn", f"{name} is a bound for awgn; leave it out on {setting.channel}"
+    if system.link != "channel" and (setting.copies > 1 or setting.snr_error_db):
+        said = f"{name} is a bound for one reception at a known SNR; leave it out with --copies or --snr-error"
+        return "bounds for one reception at a known SNR", said
+    return None
+
+
+def runnable(setting: Setting) -> tuple[list[str], str]:
+    """All systems that can run with this setting, and a line about the others: their names by what they lack."""
+    able, others = [], defaultdict(list)
     for name in SYSTEMS:
-        try:
-            check([name], setting)
+        if found := obstacle(name, setting):
+            others[found[0]].append(name)
+        else:
             able.append(name)
-        except InputError as error:
-            reasons[name] = str(error)
-    return able, reasons
+    return able, "; ".join(f"{', '.join(names)} ({why})" for why, names in others.items())
 
 
 def check_versions(rows: list[dict], systems: list[str]) -> None:

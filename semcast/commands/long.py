@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from ..bench.named import find_beside, find_data
 from ..cascade.config import small_config
 from ..cascade.models import find_model
 from ..channels.catalogue import find_channel
@@ -14,6 +15,8 @@ from .common import notice
 
 def bench(args) -> None:
     needed = {"--systems": args.smoke or args.systems, "--data": args.smoke or args.data, "--out": args.out}
+    if args.data and not (args.list or args.smoke):
+        find_named(args)
     if (args.labels is None) != (args.segmenter is None):
         raise InputError("--labels and --segmenter go together: mIoU needs both")
     if not args.list and (lacking := [flag for flag, value in needed.items() if not value]):
@@ -45,9 +48,9 @@ def bench(args) -> None:
         size=args.size,
     )
     if args.systems == ["all"]:
-        args.systems, reasons = harness.runnable(setting)
-        for name, reason in reasons.items():
-            notice("without %s: %s", name, reason)
+        args.systems, others = harness.runnable(setting)
+        if others:
+            notice("without %s; `--systems NAME` says what one of them needs", others)
     keep_freed_memory()
     pictures = SmokePictures() if args.smoke else Pictures(args.data, args.size, args.limit, args.labels)
     folder, processes = make_folder(args.out), args.workers or workers.default_workers()
@@ -57,6 +60,16 @@ def bench(args) -> None:
             args.systems, pictures, snrs, args.draws, folder, setting, processes, args.ray, progress=tick
         )
     print(json.dumps({"out": str(folder / harness.ROWS), "rows": rows, "new": new}))
+
+
+def find_named(args) -> None:
+    """Replace names in `bench --data` by paths. A data set alone brings its labels and segmenter, if it has both."""
+    names, args.data = args.data, [find_data(source) for source in args.data]
+    if names != args.data and len(names) == 1 and not (args.labels or args.segmenter):
+        labels = find_beside(str(names[0]), "-labels", "-labels.tar")
+        segmenter = find_beside(str(names[0]), "-segmenter.safetensors")
+        if labels and segmenter:
+            args.labels, args.segmenter = labels, segmenter
 
 
 def shorten(args) -> None:

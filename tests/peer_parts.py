@@ -1,0 +1,69 @@
+"""What the tests of the learned rivals share: tiny random networks, maps of streets, a sender as the bench calls it."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from semcast.bench.peers import parts
+from semcast.bench.peers.parts import PARTS
+from semcast.bench.peers.unet import UNet
+from semcast.bench.systems import find_system
+from semcast.bench.unit import check_sent
+from semcast.metrics.segmenter import VOID
+from semcast.randomness import seeded
+
+TRUTH = {"gesco-labels", "gesco-published"}
+
+
+def tiny(part: parts.Part) -> parts.Part:
+    """The part with hardly any weights; strides, channels and what it is told stay."""
+    widths = (8,) * len(part.config.widths)
+    more = {} if hasattr(part.config, "through_channel") else {"depth": 1, "widths": (8, 8, 16)}
+    return replace(part, config=replace(part.config, **{"widths": widths, **more}))
+
+
+def awake(network: torch.nn.Module) -> torch.nn.Module:
+    """Random weights everywhere, so that no zero initialisation hides a path."""
+    for p in network.parameters():
+        if not p.any():
+            torch.nn.init.normal_(p, std=0.2)
+    return network.eval().requires_grad_(False)
+
+
+def untaught(name: str) -> torch.nn.Module:
+    """A tiny network of a part; each time the same."""
+    torch.manual_seed(0)
+    return awake(tiny(PARTS[name]).build())
+
+
+def street(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A map of sky, houses, road and a few things on it, uint8 [height, width]."""
+    rng = np.random.default_rng(seed)
+    classes = np.zeros((height, width), np.uint8)
+    classes[height // 3 :], classes[height // 2 :] = 1, 3
+    for _ in range(12):
+        top, left = rng.integers(height // 4, height - 8), rng.integers(0, width - 8)
+        classes[top : top + rng.integers(4, height // 6), left : left + rng.integers(4, width // 8)] = rng.integers(
+            VOID + 1
+        )
+    return classes
+
+
+def told(network: UNet, count: int, rows: int, columns: int) -> dict:
+    c, rng = network.config, seeded(5)
+    draw = lambda *shape: torch.from_numpy(rng.standard_normal(shape, np.float32))
+    more = {"maps": draw(count, c.maps, rows, columns).abs()} if c.maps else {}
+    if c.received:
+        more |= {"received": draw(count, c.channels, rows, columns), "noise_var": draw(count).exp()}
+    return {"x": draw(count, c.channels, rows, columns), "t": torch.linspace(5, 990, count), **more}
+
+
+def send(name: str, pixels: np.ndarray, uses: int, snr_db: float = 10.0):
+    """Symbols, side information and the facts that the bench counts."""
+    system = find_system(name)
+    uses = system.own_uses(*pixels.shape[:2]) if system.own_uses else uses
+    told = {"truth": street(*pixels.shape[:2])} if name in TRUTH else {}
+    x, side = system.send(pixels, uses, snr_db, **told)
+    assert not system.own_uses or x.shape[1] == uses
+    return x, side, check_sent(name, system, x, side, uses, snr_db)
