@@ -221,7 +221,7 @@ TABLES = (
 )
 
 
-def miou_of(rows: list[dict]) -> str:
+def miou_of(rows: list[dict], digits: int = 2) -> str:
     """Their mIoU; "-" where they were measured without a segmenter."""
-    counts = [row["segments"] for row in rows]
-    return "-" if None in counts else f"{mean_iou(np.array(counts)):.2f}"
+    counts = [row.get("segments") for row in rows]
+    return "-" if None in counts else f"{mean_iou(np.array(counts)):.{digits}f}"

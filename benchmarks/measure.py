@@ -4,8 +4,9 @@
     python benchmarks/measure.py blind --kodak KODAK --lpips LPIPS --model blind=DIR
 
 Without names: every experiment that shows the shipped model (semcast/bench/experiments.py). A system is measured if its
-version differs from the one whose rows are kept in benchmarks/results/; the rows of all others stay. Given again after
-an interrupt, the command goes on where it stopped. At the end every table, plot and contact sheet is made anew.
+version differs from the one whose rows are kept in benchmarks/results/; the rows of all others stay. So do those of
+learned rivals whose weights are not here; SEMCAST_PEERS names the folder of these, and `runs/peers.sh` fills it. Given
+again after an interrupt, the command goes on where it stopped. At the end every table, plot and sheet is made anew.
 """
 
 import argparse
@@ -14,25 +15,31 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from statistics import mean
 
 from scripts import command_line, script, summary
 
 from semcast.bench import harness, records
 from semcast.bench.experiments import EXPERIMENTS, OF_THE_MODEL, Experiment
+from semcast.bench.peers.maps import SCALES, map_bytes
+from semcast.bench.peers.parts import MAP_CODER, PARTS, training_record, weights_path
 from semcast.bench.pictures import Pictures
 from semcast.bench.progress import work_bar
-from semcast.bench.systems import find_system
+from semcast.bench.summary import distances
+from semcast.bench.systems import PEERS, find_system
 from semcast.bench.unit import PROTOCOL, Setting
 from semcast.bench.versions import versions
 from semcast.bench.workers import default_workers
 from semcast.channels.catalogue import find_channel
 from semcast.errors import InputError
-from semcast.files import make_folder
+from semcast.files import make_folder, write_text
 from semcast.images import PHOTO
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+OF_THE_PEERS = "peers"  # the experiment with which it is kept how the learned rivals were trained
 METRIC_WEIGHTS = ("lpips_alex", "lpips_vgg", "dists", "efficientnet_lite0", "segmenter")
 
 
@@ -79,6 +86,13 @@ def measure(name: str, experiment: Experiment, args: argparse.Namespace, models:
         return False
     labelled = experiment.pictures == "streets" and args.labels and args.segmenter
     segmenter = args.segmenter if labelled else None
+    if lacking := cannot(stale, models, segmenter):
+        whole = not kept or kept["protocol"] != PROTOCOL
+        what = f"{name} is left out" if whole else f"{name}: the kept rows of {', '.join(lacking)} stay"
+        print(f"{what}: {next(iter(lacking.values()))}", file=sys.stderr)
+        stale = {} if whole else {system: v for system, v in stale.items() if system not in lacking}
+        if not stale:
+            return False
     if kept and len(stale) < len(now):
         check_metrics(kept["versions"], versions(args.lpips, segmenter), name)
     folder = work_folder(args, name, stale, segmenter)
@@ -101,10 +115,39 @@ def measure(name: str, experiment: Experiment, args: argparse.Namespace, models:
                     systems, pictures, list(run.snrs), run.draws, folder, setting, args.workers, progress=tick
                 )
     rows = harness.read_rows(folder / harness.ROWS)
-    new = records.record([row | {"system": without_model(row["system"], models)} for row in rows], name, command_line())
+    rows = [row | {"system": without_model(row["system"], models)} for row in rows]
+    new = records.record(rows, name, command_line(), set_distances(rows, folder))
     records.write(path, records.merged(records.read_raw(path), new) if kept and len(stale) < len(now) else new)
     shutil.rmtree(folder)
+    if name == OF_THE_PEERS and {*stale} & {*PEERS}:
+        keep_training(args.results / "peers_training.json", pictures)
     return True
+
+
+def keep_training(path: Path, pictures: Pictures) -> None:
+    """How the rivals' networks were trained, and what maps of the pictures' classes take at every scale."""
+    held: dict = {"parts": {part: training_record(part) for part in PARTS if weights_path(part).exists()}}
+    maps = [truth for i in range(len(pictures)) if (truth := pictures.truth(i)) is not None]
+    if maps and weights_path(MAP_CODER).exists():
+        sizes = [map_bytes(classes) for classes in maps]
+        means = {str(scale): round(mean(found), 1) for scale, found in zip(SCALES, zip(*sizes))}
+        height, width = maps[0].shape
+        held["maps"] = {"height": height, "width": width, "pictures": len(maps), "bytes": means}
+    write_text(path, json.dumps(held, indent=1) + "\n")
+
+
+def cannot(systems: Iterable[str], models: dict[str, str], segmenter: Path | None) -> dict[str, str]:
+    """The systems that lack weights, labels or packages, and what to do about it."""
+    setting = Setting(segmenter=segmenter)
+    found = {name: harness.obstacle(with_model(name, models), setting) for name in systems}
+    return {name: why[1] for name, why in found.items() if why}
+
+
+def set_distances(rows: list[dict], folder: Path) -> list[dict]:
+    """What `records.record` takes as distances, from the features that the run kept in its folder."""
+    found = distances(rows, harness.read_features(folder / harness.FEATURES))
+    fields = ("setting", "system", "snr_db", "metric", "mean", "low", "high", "pictures")
+    return [dict(zip(fields, (*key, *(round(v, 6) for v in value)))) for key, value in found.items()]
 
 
 def work_folder(args: argparse.Namespace, name: str, systems: dict[str, str], segmenter: Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""Tables of README.md, MODEL_CARD.md and docs/results.md, computed from benchmarks/results/*.json.
+"""Tables of README.md, MODEL_CARD.md, docs/results.md and docs/peers.md, computed from benchmarks/results/*.json.
 
 python benchmarks/tables.py            print them
 python benchmarks/tables.py --write    put them between the markers <!-- table NAME --> and <!-- end NAME -->
@@ -13,6 +13,7 @@ from statistics import mean, stdev
 
 import bench_tables
 import ladder_tables
+import peer_tables
 import radio_tables
 import receiver_tables
 import results
@@ -26,7 +27,12 @@ from semcast.header import SIDE_BITS, Header
 ROOT = Path(__file__).parent.parent
 PLOT = ROOT / "docs" / "crossing.png"
 PLOTS = {metric: ROOT / "docs" / f"bench_{metric}.svg" for metric in ("lpips", "dists", "psnr_db")}
-DOCUMENTS = (ROOT / "README.md", ROOT / "semcast" / "weights" / "small" / "MODEL_CARD.md", ROOT / "docs" / "results.md")
+DOCUMENTS = (
+    ROOT / "README.md",
+    ROOT / "semcast" / "weights" / "small" / "MODEL_CARD.md",
+    ROOT / "docs" / "results.md",
+    ROOT / "docs" / "peers.md",
+)
 SYSTEMS = {"semcast": "semcast `small`", "downscale": "downscale, send analog, enlarge"}
 RECEIVERS = {
     "semcast": "noise of every symbol",
@@ -90,6 +96,7 @@ def tables() -> dict[str, str]:
         steps,
     ]
     makers += [sizes, *bench_tables.TABLES, *ladder_tables.TABLES, *radio_tables.TABLES, *receiver_tables.TABLES]
+    makers += peer_tables.TABLES
     return {make.__name__: made(make) for make in makers}
 
 

@@ -13,4 +13,4 @@ for part in ${PARTS:-maps ae8 ae16 ae32 img2img gesco diffsc16 diffsc32 casc16 c
   python benchmarks/train_peers.py "$part" "${photos[@]}" --labels "$LABELS" --lpips "$LPIPS" --out "$OUT" --minutes "${MINUTES:-60}" \
     --device "${DEVICE:-auto}" --latents "${LATENTS:-4096}"
 done
-echo "export SEMCAST_PEERS=$OUT"
+echo "export SEMCAST_PEERS=$OUT; then python benchmarks/measure.py peers peers_predictability --streets ..., see docs/peers.md"

@@ -15,14 +15,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from test_channel import gaussian, seeded
 
-from semcast.bench import records, systems, unit, workers
+from semcast.bench import harness, records, systems, unit, workers
 from semcast.bench.experiments import EXPERIMENTS, OF_THE_MODEL, Experiment, Run
+from semcast.bench.peers.parts import PARTS
 from semcast.cascade import models
 from semcast.cascade.checkpoint import save_model
 from semcast.channels.catalogue import find_channel
 from semcast.errors import InputError
 from semcast.header import RUNGS, Header
 from semcast.images import PHOTO
+from semcast.metrics.classifier import WIDTH, kernel_distance
 from semcast.metrics.lpips import LPIPS
 from semcast.modulation import packet
 from semcast.modulation.analog import demodulate
@@ -294,6 +296,52 @@ def test_experiments_without_their_pictures_are_left_out(lab, monkeypatch, capsy
         lab()
     out, err = capsys.readouterr()
     assert err == "tiny is left out: it needs --streets\n" and "nothing" in out
+
+
+def test_rivals_without_weights_are_left_out_or_keep_their_rows(lab, peers, few_steps, tmp_path, monkeypatch, capsys):
+    run = Run(systems=("semcast-1step", "diffsc"), snrs=(10.0,), headline=(10.0,))
+    monkeypatch.setattr(measure, "EXPERIMENTS", {"tiny": replace(TINY, runs=(run,))})
+    monkeypatch.setattr(measure, "OF_THE_PEERS", "tiny")
+    nowhere = tmp_path / "none"
+    advice = f"{nowhere / 'ae32.safetensors'} is missing: `runs/peers.sh PHOTOS LABELS LPIPS {nowhere}` trains "
+    monkeypatch.setenv("SEMCAST_PEERS", str(nowhere))
+    with pytest.raises(FileNotFoundError):  # no record
+        lab()
+    said = capsys.readouterr().err
+    assert said.startswith(f"tiny is left out: {advice}") and said.count("\n") == 1
+
+    monkeypatch.setenv("SEMCAST_PEERS", str(peers))
+    first = lab()
+    trained = json.loads((tmp_path / "results" / "peers_training.json").read_text())
+    assert trained["parts"].keys() == PARTS.keys() and trained["parts"]["ae32"]["weights"] in first["systems"]["diffsc"]
+
+    monkeypatch.setenv("SEMCAST_PEERS", str(nowhere))
+    new_weights(tmp_path / "small")
+    capsys.readouterr()
+    again = lab()
+    assert capsys.readouterr().err.startswith(f"tiny: the kept rows of diffsc stay: {advice}")
+    assert of(again, "diffsc") == of(first, "diffsc") and again["systems"]["diffsc"] == first["systems"]["diffsc"]
+    assert of(again, "semcast-1step")[0]["psnr_db"] != of(first, "semcast-1step")[0]["psnr_db"]
+
+
+def test_distances_between_sets_are_kept_with_their_rows(tmp_path):
+    rng = np.random.default_rng(0)
+    features = {f"{i:064x}": rng.standard_normal(WIDTH).astype(np.float16) for i in range(30)}
+    (tmp_path / harness.FEATURES).write_bytes(
+        b"".join(bytes.fromhex(sha256) + values.tobytes() for sha256, values in features.items())
+    )
+    rows = [
+        row_of(system, 10.0, 0.5, image_sha256=f"{i:064x}", received_sha256=f"{i + shift:064x}")
+        for system, shift in (("a", 10), ("b", 20))
+        for i in range(10)
+    ]
+    found = measure.set_distances(rows, tmp_path)
+    originals, received = (np.stack([features[f"{i:064x}"] for i in range(n, n + 10)]) for n in (0, 10))
+    assert [(one["system"], one["snr_db"], one["pictures"]) for one in found] == [("a", 10.0, 10), ("b", 10.0, 10)]
+    assert found[0]["mean"] == pytest.approx(kernel_distance(originals, [received])[0], abs=1e-6)
+    first = records.record(rows, "e", "c", found)
+    later = records.record([row for row in rows if row["system"] == "a"], "e", "c", [found[0] | {"mean": 9.0}])
+    assert [one["mean"] for one in records.merged(first, later)["distances"]] == [found[1]["mean"], 9.0]
 
 
 class InThisProcess:

@@ -97,6 +97,7 @@ def test_links_and_rooms_exist():
         "CONTRIBUTING.md",
         "PROTOCOL.md",
         "docs/results.md",
+        "docs/peers.md",
         "docs/web.md",
         "semcast/weights/small/MODEL_CARD.md",
     ]

@@ -1,5 +1,6 @@
 """The rivals in the bench: rows, reports, mistakes, all systems at once."""
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,9 @@ from semcast.channels.catalogue import find_channel
 from semcast.channels.noise import awgn
 from semcast.metrics.segmenter import Segmenter, save_segmenter
 from semcast.randomness import seeded
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import peer_strip
 
 PUBLISHED = {"img2img-published", "gesco-published", "diffsc-published", "casc-published"}
 
@@ -159,6 +163,21 @@ def test_a_data_set_has_a_name_in_the_users_folder(cli, streets, segmenter, tmp_
     assert cli(*command)[0] == 0
     assert seen[:2] == [(["street_0.png"], False, None)] * 2
     assert seen[2] == (["street_0.png"], True, tmp_path / "sets" / "camvid-segmenter.safetensors")
+
+
+def test_the_strip_shows_every_system_at_every_snr(peers, few_steps, streets, tmp_path, monkeypatch):
+    systems = ["downscale", "img2img", "gesco-published"]
+    argv = ["peer_strip.py", streets[0], "--labels", streets[1], "--segmenter", "any", "--side", 64, "--snr", 10, 1]
+    argv += ["--out", tmp_path / "strip.jpg", "--systems", *systems]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in argv])
+    monkeypatch.setattr("semcast.bench.harness.load_segmenter", lambda path: None)
+    peer_strip.main()
+    strip = np.asarray(Image.open(tmp_path / "strip.jpg"))
+    assert strip.shape[1] == 8 + 4 * (64 + 8)
+    tiles = [strip[34 + i * 98 : 98 + i * 98, 8 + j * 72 : 72 + j * 72].astype(int) for i in (0, 1) for j in range(4)]
+    assert np.abs(tiles[0] - tiles[4]).mean() < 6  # what was sent, twice, as JPEG
+    others = [np.abs(a - b).mean() for k, a in enumerate(tiles[:4]) for b in tiles[k + 1 : 4]]
+    assert min(others) > 12
 
 
 @pytest.mark.slow

@@ -13,6 +13,9 @@ NO_NOISE_DB = 60.0  # stands for a channel without noise
 FIXED_CLIFF_DB = (6.0, 7.0, 8.0, 8.5, 9.0, 9.5)  # around the SNR below which the scheme for 10 dB fails
 CODECS = ("jpeg2000", "hevc", "vvc", "avif")
 STREETS = ("semcast", "semcast-digital", "downscale", "deepjscc", "jpeg2000-ldpc", "hevc-ldpc", "vvc-ldpc")
+PEERS_REPAIRED = ("img2img", "gesco", "gesco-labels", "diffsc", "casc")
+PEERS_PUBLISHED = ("img2img-published", "diffsc-published", "casc-published")
+SLOW_PEER = "gesco-published"  # 1000 steps: minutes a picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +181,30 @@ EXPERIMENTS = {
         size=None,
         limit=16,
     ),
+    "peers": Experiment(
+        about="the four learned rivals, repaired and as published, on the frames of `camvid`: runs/peers.sh",
+        runs=(
+            Run(
+                systems=("semcast", *PEERS_REPAIRED, *PEERS_PUBLISHED),
+                snrs=(1.0, 5.0, 10.0),
+                headline=(1.0, 5.0, 10.0),
+            ),
+            Run(systems=(SLOW_PEER,), snrs=(10.0,), headline=(10.0,)),
+        ),
+        pictures="streets",
+        size=None,
+        limit=16,
+    ),
+    "peers_predictability": Experiment(
+        about="25 transmissions of one frame by each of them, 5 where a picture takes minutes",
+        runs=(
+            Run(systems=("semcast", *PEERS_REPAIRED, *PEERS_PUBLISHED), snrs=(1.0, 10.0, 20.0), draws=25),
+            Run(systems=(SLOW_PEER,), snrs=(1.0, 10.0, 20.0), draws=5),
+        ),
+        pictures="streets",
+        size=None,
+        limit=1,
+    ),
     "street": Experiment(
         about="`small` fine-tuned on streets, on streets: runs/small_street.sh",
         runs=(
@@ -228,4 +255,6 @@ OF_THE_MODEL = (
     "ladder",
     "prefixes",
     "camvid",
+    "peers",
+    "peers_predictability",
 )

@@ -3,9 +3,13 @@
 {"schema": 3, "experiment", "command", "protocol", "versions", "commits", "cpus",
  "systems": {name: version}, "pictures": [[name, SHA-256], ...], "settings": [{"channel", ...}, ...],
  "fields": ["picture", "setting", "system", "snr_db", ...], "rows": [[0, 0, "semcast", 10.0, ...], ...]}
+
+Where the classifier saw at least ten pictures, "distances" lists those between the sets of originals and of received
+pictures, which cannot be computed from rows: {"setting", "system", "snr_db", "metric", "mean", "low", "high", "pictures"}.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
@@ -21,9 +25,11 @@ KEPT = ("uses", "payload_uses", "side_bits", "draw", "lost", "headline", *METRIC
 KEPT_IF_ANY = (*SHIFTS, "segments", "segments_original")
 
 
-def record(rows: list[dict], experiment: str, command: str) -> dict:
+def record(rows: list[dict], experiment: str, command: str, distances: Sequence[dict] = ()) -> dict:
     """Rows of the bench -> their record.
 
+    Args:
+        distances: as above.
     Raises:
         InputError: there are no rows, or they were measured with different metrics.
     """
@@ -43,6 +49,7 @@ def record(rows: list[dict], experiment: str, command: str) -> dict:
         "commits": sorted({str(row["versions"].get("commit")) for row in rows}),
         "cpus": sorted({str(row["versions"].get("cpu")) for row in rows}),
         "systems": {row["system"]: row["system_version"] for row in rows},
+        **({"distances": list(distances)} if distances else {}),
         **packed(rows, ["picture", "setting", "system", "snr_db", *KEPT, *optional]),
     }
 
@@ -53,6 +60,9 @@ def merged(old: dict, new: dict) -> dict:
     fields = [*old["fields"], *(field for field in new["fields"] if field not in old["fields"])]
     joined = {name: sorted({*old[name], *new[name]}) for name in ("commits", "cpus")}
     systems = {name: version for name, version in old["systems"].items() if name not in new["systems"]} | new["systems"]
+    distances = [one for one in old.get("distances", []) if one["system"] not in new["systems"]]
+    if distances := distances + new.get("distances", []):
+        joined["distances"] = distances
     kept = old["versions"] if len(rows) > len(new["rows"]) else {}
     both = lambda was, now: now if was == now else ", ".join(dict.fromkeys([*str(was).split(", "), str(now)]))
     versions = {name: both(kept.get(name, now), now) for name, now in new["versions"].items()}

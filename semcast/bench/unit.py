@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,8 +71,7 @@ def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
         system, headline = find_system(name), snr_db in setting.headline
         reference = measures.reference(unit.pixels, setting.lpips, headline, setting.segmenter, unit.truth)
         believed_db = snr_db + setting.snr_error_db
-        uses = system.own_uses(*unit.pixels.shape[:2]) if system.own_uses else unit.uses
-        told = {system.told: {"truth": unit.truth, "segmenter": setting.segmenter}[system.told]} if system.told else {}
+        uses, told = request(system, unit.pixels, unit.uses, unit.truth, setting)
         sent, side, send_ms = ends.send(name, unit.pixels, uses, believed_db, **told)
         facts = check_sent(name, system, sent, side, uses, believed_db)
         for draw in draws:
@@ -115,6 +114,14 @@ def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
             }
             seen = {} if features is None else {unit.sha256: reference["seen"].features, digest: features}
             yield row, image if unit.shown and headline and draw == 0 else None, seen
+
+
+def request(
+    system: System, pixels: np.ndarray, uses: int, truth: np.ndarray | None, setting: Setting
+) -> tuple[int, dict[str, Any]]:
+    """The uses that a system takes of a picture that gets `uses`, and what its sender is told beside the picture."""
+    uses = system.own_uses(*pixels.shape[:2]) if system.own_uses else uses
+    return uses, {system.told: {"truth": truth, "segmenter": setting.segmenter}[system.told]} if system.told else {}
 
 
 def check_sent(name: str, system: System, sent: np.ndarray | bytes, side: dict, uses: int, snr_db: float) -> dict:

@@ -112,6 +112,11 @@ def fit_map(classes: np.ndarray, budget: int) -> tuple[bytes, int]:
     return b"", 0
 
 
+def map_bytes(classes: np.ndarray) -> list[float]:
+    """What the map takes at each of SCALES, in bytes, apart from rounding to whole words."""
+    return [expected_bits(shrink_map(classes, scale), load_odds(i)) / 8 for i, scale in enumerate(SCALES)]
+
+
 def restore_map(payload: bytes, index: int, height: int, width: int) -> np.ndarray:
     """What `fit_map` made -> classes, uint8 [height, width]."""
     scale = SCALES[index]
