@@ -68,7 +68,7 @@ def main() -> None:
     changed = [name for name in args.names or OF_THE_MODEL if measure(name, EXPERIMENTS[name], args, models)]
     print(f"measured: {', '.join(changed) or 'nothing, all is up to date'}")
     if changed and not args.no_pages:
-        make_pages(args)
+        make_pages(args, changed)
 
 
 def measure(name: str, experiment: Experiment, args: argparse.Namespace, models: dict[str, str]) -> bool:
@@ -208,7 +208,7 @@ def check_metrics(before: dict, now: dict, name: str) -> None:
             )
 
 
-def make_pages(args: argparse.Namespace) -> None:
+def make_pages(args: argparse.Namespace, changed: list[str]) -> None:
     python = lambda *words: subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, check=True)
     here = ROOT / "benchmarks"
     if args.kodak:
@@ -226,6 +226,9 @@ def make_pages(args: argparse.Namespace) -> None:
             ROOT / "docs" / "kodak.jpg",
         )
     python(here / "ladder_strip.py", "--out", ROOT / "docs" / "ladder.jpg")
+    if OF_THE_PEERS in changed and not cannot(PEERS, {}, args.segmenter):
+        words = (args.streets, "--labels", args.labels, "--segmenter", args.segmenter)
+        python(here / "peer_strip.py", *words, "--out", ROOT / "docs" / "peers.jpg")
     python("-m", "semcast", "demo", "--out", ROOT / "docs", "--force")
     python(here / "tables.py", "--write")
 
