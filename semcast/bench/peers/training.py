@@ -1,4 +1,6 @@
-"""How a rival's network is trained: by the clock or by steps, with a checkpoint from which it goes on.
+"""How a rival's network is trained: for minutes or for steps, with a checkpoint from which it goes on.
+
+Minutes on a CPU are of processor time, all threads together; on a GPU they are minutes of the clock.
 
 AdamW, gradients of norm 1 at most, a learning rate that rises for 50 steps and falls to 0 as half a cosine, and an
 exponential moving average of the weights, which is what is kept. A step's data depend only on the seed and the step.
@@ -34,7 +36,7 @@ class Progress:
     """Where a run is."""
 
     step: int = 0
-    seconds: float = 0.0  # spent on steps, over all its sessions
+    seconds: float = 0.0  # by `clock_of`, spent on steps, over all its sessions
     losses: list[float] = field(default_factory=list)  # of the last 100 steps
     first: list[float] = field(default_factory=list)  # of the first 10
     curve: list[list[float]] = field(default_factory=list)  # [step, seconds, mean loss since the point before]
@@ -71,6 +73,11 @@ def flattened(curve: list[list[float]]) -> bool | None:
     return None if found is None else found < FLAT_BELOW
 
 
+def clock_of(device: str) -> Callable[[], float]:
+    """The seconds by which a run is measured: the processor's own on a CPU, so that other work takes nothing from it."""
+    return time.process_time if device == "cpu" else time.monotonic
+
+
 def learn(
     network: nn.Module,
     loss: Callable[[nn.Module, int], Tensor],
@@ -100,6 +107,7 @@ def learn(
     optimiser = torch.optim.AdamW(weights.values(), lr, weight_decay=WEIGHT_DECAY)
     average = {name: p.detach().clone() for name, p in weights.items()}
     progress = _resume(checkpoint, key, weights, average, optimiser) if checkpoint.exists() else Progress()
+    clock = clock_of(next(iter(weights.values())).device.type)
     length, unit = (steps, "step") if steps else (round(60 * (minutes or 0)), "s")
     share = lambda: min(1.0, progress.step / steps if steps else progress.seconds / (60 * (minutes or 1e-9)))
     saved = time.monotonic()
@@ -108,7 +116,7 @@ def learn(
             if stop(progress.step):
                 _save(checkpoint, key, progress, weights, average, optimiser)
                 return progress, False
-            start = time.monotonic()
+            start = clock()
             rate = lr * min(1, (progress.step + 1) / WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * share()))
             for group in optimiser.param_groups:
                 group["lr"] = rate
@@ -120,7 +128,7 @@ def learn(
             kept = min(EMA, (1 + progress.step) / (10 + progress.step))  # the first steps are soon forgotten
             for name, p in weights.items():
                 average[name].lerp_(p.detach(), 1 - kept)
-            progress.add(value.item(), time.monotonic() - start, share)
+            progress.add(value.item(), clock() - start, share)
             bar.update(round(share() * length) - bar.n)
             bar.set_postfix(step=progress.step, loss=f"{progress.loss:.4f}", refresh=False)
             if time.monotonic() - saved > SAVE_EVERY_S:
