@@ -16,6 +16,7 @@ from conftest import TINY_ENHANCEMENT, photo, tiny_cascade
 from PIL import Image
 
 from semcast import cli as command_line
+from semcast.arguments import radio as arguments
 from semcast.cascade.checkpoint import save_model
 from semcast.cascade.model import Cascade
 from semcast.channels.base import Received
@@ -505,9 +506,9 @@ def test_channels_lists_the_radio_paths(cli):
 
 
 def test_the_command_line_names_the_modems_own_figures():
-    assert tuple(PROFILES) == command_line.PROFILES
-    assert signature(modulate).parameters["lead_s"].default == command_line.LEAD_S
-    assert (audio.RATE_HZ, iq.CENTRE_HZ) == (command_line.FILE_RATE_HZ, command_line.FILE_CENTRE_HZ)
+    assert tuple(PROFILES) == arguments.PROFILES
+    assert signature(modulate).parameters["lead_s"].default == arguments.LEAD_S
+    assert (audio.RATE_HZ, iq.CENTRE_HZ) == (arguments.FILE_RATE_HZ, arguments.FILE_CENTRE_HZ)
     assert {*OPTIONS.values()} == {*air.EFFECTS} - {"adc_bits"}
 
 
