@@ -11,6 +11,7 @@ from semcast.bench import records
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import bench_tables  # noqa: E402
+import crossing_tables  # noqa: E402
 import ladder_tables  # noqa: E402
 import results  # noqa: E402
 import tables  # noqa: E402
@@ -121,12 +122,12 @@ def crossing_of_made_up_rows() -> list[dict]:
 
 def test_outage_is_a_lost_picture_or_one_no_better_than_the_mean_colour(keep, tmp_path):
     keep("crossing", crossing_of_made_up_rows())
-    groups = tables.crossing_rows(results.read("crossing.json"))
+    groups = crossing_tables.crossing_rows(results.read("crossing.json"))
     outage = {key: row["outage"] for key, (row,) in groups.items()}
     assert outage["semcast-digital", 10.0, 6.0] and not outage["semcast-digital", 10.0, 0.0]
     assert outage["semcast-digital-fixed", 0.0, 0.0]  # it arrived, and is worse than the mean colour
     assert not any(value for (system, *_), value in outage.items() if system == "semcast")
-    assert tables.outage().splitlines() == [
+    assert crossing_tables.outage().splitlines() == [
         "| system | metric | -6 dB | 0 dB | +6 dB |",
         "|---|---|---|---|---|",
         "| analog | outage | 0 % | 0 % | 0 % |",
@@ -134,7 +135,7 @@ def test_outage_is_a_lost_picture_or_one_no_better_than_the_mean_colour(keep, tm
         "| digital | outage | 0 % | 0 % | 100 % |",
         "| digital | LPIPS-Alex | 0.600 | 0.600 | 0.900 |",
     ]
-    tables.crossing_plot(tmp_path / "crossing.png")
+    crossing_tables.crossing_plot(tmp_path / "crossing.png")
     assert Image.open(tmp_path / "crossing.png").size == (1200, 460)
 
 
@@ -142,16 +143,16 @@ def test_where_analog_and_digital_change_places_is_said(keep):
     rows = crossing_of_made_up_rows()
     nudged = [row | {"lpips": row["lpips"] + 0.015} if row["system"] == "semcast" else row for row in rows]
     keep("crossing", nudged)  # 0.715 - 0.01 snr = 0.85 - 0.025 snr at 9 dB
-    table = tables.crossing()
+    table = crossing_tables.crossing()
     assert "LPIPS-Alex 0.900, PSNR 20.00 dB. Analog has the lower LPIPS-Alex up to 9.0 dB." in table
     assert "| digital, told 6 dB too much | lost | 100 % | 100 % | 100 % | 100 % |" in table
     keep("crossing", [row | {"lpips": 0.1} if row["system"] == "semcast" else row for row in rows])
-    assert "Analog has the lower LPIPS-Alex from 0 to 12 dB: the curves do not cross." in tables.crossing()
+    assert "Analog has the lower LPIPS-Alex from 0 to 12 dB: the curves do not cross." in crossing_tables.crossing()
 
 
 def test_curves_cross_where_straight_lines_do():
-    assert tables.crossings([0, 10, 20], [1.0, 1.0, 1.0], [3.0, 2.0, 0.0]) == [15.0]
-    assert tables.crossings([0, 10], [1.0, 1.0], [2.0, 3.0]) == []
+    assert crossing_tables.crossings([0, 10, 20], [1.0, 1.0, 1.0], [3.0, 2.0, 0.0]) == [15.0]
+    assert crossing_tables.crossings([0, 10], [1.0, 1.0], [2.0, 3.0]) == []
 
 
 def test_tables_of_missing_results_say_so(monkeypatch, tmp_path):
