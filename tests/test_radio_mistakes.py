@@ -56,7 +56,7 @@ MISTAKES = [
     (f"receive a.wav {RECEIVE} --listen 3", "--listen records from the sound card; give no files with it"),
     (f"receive a.sem {RECEIVE} --pick 1", f"--pick is for recordings ({SUFFIXES} ...), and there are only frames"),
     (f"receive a.sem {RECEIVE} --report new.json", "--report is for recordings ("),
-    (f"receive a.sem {RECEIVE} --json", "--json is for recordings ("),
+    (f"receive a.sem {RECEIVE} --json", "--json prints what was measured of a recording, and the errors that "),
     (f"receive {RECEIVE}", "name a frame or a recording, or give --listen (see `semcast receive --help`)"),
     (f"receive - - {RECEIVE}", "stdin holds one frame; give - once"),
     ("info a.sem --header a.sem", "--header is for recordings ("),

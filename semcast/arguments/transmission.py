@@ -119,7 +119,11 @@ def receive(commands: _SubParsersAction) -> None:
         metavar="MAP.png",
         help="a map of the error to expect in every cell of 32x32 pixels: black is sure; with --json the numbers",
     )
-    p.add_argument("--json", action="store_true", help="what --confidence and --report say, on stdout")
+    p.add_argument(
+        "--json",
+        action="store_true",
+        help="print a JSON object a line: what was measured of recordings, and the errors that --confidence expects",
+    )
     radio.add_receiving(p)
     p.set_defaults(run="transmission.receive")
 
