@@ -8,20 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import photo
+from png_files import chunk, png
 
 pytest.importorskip("uvicorn", reason="the page needs the [web] extra")
 from semcast.images import encode
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(width: int, height: int, data: bytes = b"", extra: bytes = b"") -> bytes:
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
-    )
 
 
 def wav(

@@ -10,6 +10,7 @@ import pytest
 from conftest import photo
 from icc_profiles import P3, RGB_PROFILES, cmyk_profile, grey_profile
 from PIL import Image, ImageCms, features
+from png_files import chunk
 
 from semcast.errors import InputError
 from semcast.formats import colour, decode
@@ -29,10 +30,6 @@ def saved(image: Image.Image, form: str = "PNG", **options) -> bytes:
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def with_chunks(data: bytes, *chunks: bytes) -> bytes:

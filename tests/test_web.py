@@ -16,7 +16,8 @@ from PIL import Image
 from web_client import Client, Server
 
 pytest.importorskip("uvicorn", reason="the page needs the [web] extra")
-from hostile import FOREIGN, PATHS, RAW, SETTINGS, hostile_files, png
+from hostile import FOREIGN, PATHS, RAW, SETTINGS, hostile_files
+from png_files import png
 
 from semcast import Link, load_model
 from semcast.images import encode, to_image, to_pixels

@@ -28,10 +28,6 @@ from semcast.web.worker import Report, Task, carry_out
 LIMITS = Limits()
 
 
-def pixels_of(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)))
-
-
 def test_what_glows_may_be_wrong(tiny_model):
     assert overlays_of(str(tiny_model), load_model(tiny_model)) == {}  # it has no calibration
     engine = load_model("small")
@@ -59,7 +55,7 @@ def test_an_overlay_is_a_result_of_the_link(tiny_model, monkeypatch):
         "done",
     )
     (overlay,) = (m for m in messages if m[:2] == ("result", "confidence"))
-    assert pixels_of(overlay[2]).shape == (256, 256, 4) and overlay[5] == {"overlay": True}
+    assert np.asarray(Image.open(io.BytesIO(overlay[2]))).shape == (256, 256, 4) and overlay[5] == {"overlay": True}
 
 
 def test_rivals_keep_to_the_budget():
