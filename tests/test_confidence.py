@@ -239,7 +239,7 @@ def test_what_cannot_be_done_is_refused_in_one_line(here, folder, cli):
     refused("pictures are written as", *RECEIVE[:-1], "map.txt")
     refused("--confidence names a file", *RECEIVE[:-1], "-")
     refused("--confidence and -o both name p.png", *RECEIVE[:-1], "p.png")
-    refused("--json is for recordings", *RECEIVE[:-2], "--json")
+    refused("of frames, give --confidence MAP.png with it", *RECEIVE[:-2], "--json")
     assert Path("map.png").read_bytes() == b"mine"
     Path("map.png").unlink()
     assert cli("send", "a.png", "-o", "p.sem", "--mode", "digital", "--bytes", 99, "--model", "tiny") == (0, "", "")
