@@ -116,6 +116,7 @@ def build_parser() -> Parser:
     p.add_argument("--json", action="store_true", help="one JSON object a line, as always where stdout is no terminal")
     add_force(p)
     add_rate(p)
+    add_optimise(p)
     add_model(p)
     add_factor(p)
     add_steps(p)
@@ -142,7 +143,7 @@ def build_parser() -> Parser:
         "--snr",
         type=snr,
         metavar="DB",
-        help="of the channel: what a packet fills in digital mode, or what --quality holds for",
+        help="of the channel: what a packet fills in digital mode, or what --quality or --optimise holds for",
     )
     p.add_argument(
         "--bytes", type=size, metavar="N", help="digital: the packet has N bytes at most, 16 to 2048, for no channel"
@@ -153,6 +154,7 @@ def build_parser() -> Parser:
         metavar="S",
         help="as many rungs as a signal of S seconds carries, --lead not counted",
     )
+    add_optimise(p)
     p.add_argument(
         "--reply",
         type=Path,
@@ -486,6 +488,15 @@ def add_air_header(p: argparse._ActionsContainer) -> None:
         "--header",
         metavar="FRAME_OR_HEX",
         help="of a transmission whose own is damaged: the frame that was sent, or `header` of another reception's report",
+    )
+
+
+def add_optimise(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--optimise",
+        type=steps,
+        metavar="N",
+        help="N steps, of seconds each, to symbols of which the receiver paints a better picture at the SNR; 1 to 1000",
     )
 
 
