@@ -13,6 +13,7 @@ from .shared import (
     add_lpips,
     add_mode,
     add_model,
+    add_optimise,
     add_rate,
     add_seed,
     add_steps,
@@ -53,6 +54,7 @@ def run(commands: _SubParsersAction) -> None:
     add_json(p, "one JSON object a line")
     add_force(p)
     add_rate(p)
+    add_optimise(p)
     add_model(p)
     add_engine(p)
     add_factor(p)

@@ -69,6 +69,11 @@ EXPERIMENTS = {
             ),
         ),
     ),
+    "optimised": Experiment(
+        about="a sender that looks for better symbols by gradient descent",
+        runs=(Run(systems=("semcast", "semcast-optimised"), snrs=(1.0, 10.0), headline=(1.0, 10.0)),),
+        limit=6,
+    ),
     "predictability": Experiment(
         about="25 transmissions of one photo",
         runs=(Run(systems=("semcast",), snrs=(1.0, 10.0, 20.0), draws=25),),
@@ -220,6 +225,7 @@ EXPERIMENTS = {
 OF_THE_MODEL = (
     "grid",
     "steps",
+    "optimised",
     "predictability",
     "robust",
     "crossing",
