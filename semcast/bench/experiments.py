@@ -72,7 +72,7 @@ EXPERIMENTS = {
     "optimised": Experiment(
         about="a sender that looks for better symbols by gradient descent",
         runs=(Run(systems=("semcast", "semcast-optimised"), snrs=(1.0, 10.0), headline=(1.0, 10.0)),),
-        limit=6,
+        limit=4,
     ),
     "predictability": Experiment(
         about="25 transmissions of one photo",
