@@ -67,7 +67,7 @@ def test_where_symbols_are_lost_more_error_is_expected(small, image):
     part = Received(np.where(lost.reshape(1, -1), 0, whole.y), whole.h, noise_var)
     before, after = errors_of(small, whole, header), errors_of(small, part, header)
     assert before.shape == after.shape == (8, 8)
-    assert (after[:4, :4] > before[:4, :4]).mean() > 0.8 and after[:4, :4].mean() > 1.2 * before[:4, :4].mean()
+    assert (after[:4, :4] > before[:4, :4]).mean() > 0.7 and after[:4, :4].mean() > 1.2 * before[:4, :4].mean()
     assert after[:4, :4].mean() / before[:4, :4].mean() > 1.2 * after[5:, 5:].mean() / before[5:, 5:].mean()
 
 
