@@ -187,37 +187,6 @@ def street() -> str:
     return "\n".join([*lines, "", f"{text}; shifts are of 255, over all SNRs. `runs/small_street.sh`"])
 
 
-def optimised() -> str:
-    """What gradient descent at the sender gives, and for how many pictures."""
-    record = read("optimised.json")
-    groups = bench_groups(record)
-    shown = (*CELLS, ("dists", "DISTS", 3), ("lpips_vgg", "LPIPS-VGG", 3))
-    lines = [
-        f"| Es/N0 | system | {' | '.join(label for _, label, _ in shown)} | send s |",
-        "|---" * (len(shown) + 3) + "|",
-    ]
-    better = []
-    for snr in sorted({row["snr_db"] for row in record["rows"]}):
-        for system, rows in ((system, groups[system][snr]) for system in groups):
-            cells = [average(rows, key, digits) for key, _, digits in shown]
-            cells.append(f"{median(row['send_ms'] for row in rows) / 1000:.1f}")
-            lines.append(f"| {snr:g} dB | `{system}` | {' | '.join(cells)} |")
-        counts = [f"{label} of {count_better(groups, snr, key)}" for key, label, _ in shown[:3]]
-        better.append(f"at {snr:g} dB {', '.join(counts)}")
-    told = f"Better than without, pictures: {'; '.join(better)}. Times: one thread of {' and '.join(record['cpus'])}."
-    return "\n".join(lines + bench_source(record) + ["", told])
-
-
-def count_better(groups: dict[str, dict[float, list[dict]]], snr_db: float, key: str) -> int:
-    """For how many pictures and draws `semcast-optimised` has the better value of a metric."""
-    sign = 1 if key == "psnr_db" else -1
-    plain, better = (
-        {(row["image_sha256"], row["draw"]): row[key] for row in groups[system][snr_db]}
-        for system in ("semcast", "semcast-optimised")
-    )
-    return sum(sign * (better[which] - plain[which]) > 0 for which in plain)
-
-
 def bench_groups(record: dict) -> dict[str, dict[float, list[dict]]]:
     """system -> SNR -> rows, in the order in which systems were named."""
     groups: dict[str, dict[float, list[dict]]] = {system: defaultdict(list) for system in record["systems"]}
@@ -249,7 +218,6 @@ TABLES = (
     bench_camvid,
     bench_camvid_headline,
     street,
-    optimised,
 )
 
 

@@ -10,12 +10,12 @@ from .cascade.engine import Engine
 from .channels.base import Received
 from .channels.catalogue import find_channel
 from .errors import Lost
-from .header import BASE, Header
+from .header import BASE, Header, Transmission
 from .images import Picture, as_image, mean_colour
 from .modulation.modems import MODEMS, demodulate, on_air
 from .randomness import stream
 from .receiver import Reconstruction, check_encoder, receive
-from .transmitter import transmit, transmit_optimised
+from .transmitter import transmit
 
 
 class Link:
@@ -26,10 +26,9 @@ class Link:
         self.options = self.channel.check(options)
         self.modems = {name: modem(engine) for name, modem in MODEMS.items()}
 
-    def send(self, image: Picture, snr_db=None, size_bytes=None, factor=None, rungs=BASE, optimise=0, progress=None):
-        """A picture (`images.as_image`) -> a `Transmission`: symbols; in digital mode, a packet for an SNR or size."""
-        how = as_image(image), self.engine, factor or self.engine.config.factor, rungs
-        sent = transmit_optimised(*how, self.mode, snr_db, optimise, progress) if optimise else transmit(*how)
+    def send(self, image: Picture, snr_db=None, size_bytes=None, factor=None, rungs=BASE) -> Transmission:
+        """A picture (`images.as_image`) -> header and symbols, or in digital mode a packet for an SNR or of a size."""
+        sent = transmit(as_image(image), self.engine, factor or self.engine.config.factor, rungs)
         return self.modems[self.mode].modulate(*sent, snr_db, size_bytes)
 
     def propagate(self, x: np.ndarray, snr_db: float, seed: int = 0) -> Received:
@@ -43,16 +42,16 @@ class Link:
         known = demodulate(self.modems, [(arrived, header), *others])
         return receive(*known, self.engine, [stream(seed, "receiver")], steps, progress)
 
-    def __call__(self, image: Picture, snr_db, seed=0, factor=None, steps=None, progress=None, rungs=BASE, optimise=0):
-        """All in a row, timed: a `Reconstruction`, the same for equal arguments; a lost picture is its mean colour.
-        seed: of all noise; factor: encoder side / picture side; optimise: steps of the sender, first in `progress`."""
+    def __call__(self, image: Picture, snr_db: float, seed=0, factor=None, steps=None, progress=None, rungs=BASE):
+        """All in a row, timed: a `Reconstruction`; equal arguments give equal ones. A lost picture is its mean colour.
+        snr_db: Es/N0; seed: of all noise; factor: encoder input side / picture side; progress: called after a step."""
         image, sent, received, lost = as_image(image), None, None, False
         start_s, sent_s, arrived_s = perf_counter(), np.inf, np.inf
         try:
-            sent = self.send(image, snr_db, None, factor, rungs, optimise, progress)
+            sent = self.send(image, snr_db, factor=factor, rungs=rungs)
             x, sent_s = on_air(sent), perf_counter()
             received, arrived_s = self.propagate(x, snr_db, seed), perf_counter()
-            result = self.receive(received, sent.header, steps, progress and (lambda n: progress(optimise + n)), seed)
+            result = self.receive(received, sent.header, steps, progress, seed)
         except Lost:
             lost, result = True, np.broadcast_to(mean_colour(image), image.shape)
         encode_s, decode_s = min(sent_s, end_s := perf_counter()) - start_s, max(end_s - arrived_s, 0)

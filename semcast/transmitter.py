@@ -2,8 +2,6 @@
 
 image [B, 3, H, W] in [0, 1] -> padded to multiples of 64 -> shrunk by `factor` -> encoder -> Z [B, 16, hz, wz]
                              -> padded -> enhancement -> the layers above Z, if they are sent
-
-With more time, `transmit_optimised` looks for a better Z (`modulation/optimise.py`).
 """
 
 from collections.abc import Callable
@@ -13,10 +11,8 @@ import numpy as np
 from .arrays import Array, array_namespace
 from .cascade.config import ModelConfig
 from .cascade.engine import Engine
-from .errors import InputError, require
+from .errors import InputError
 from .header import BASE, LAYER_RUNGS, RUNGS, Header, check_sides, encoder_sides, round_factor
-
-OPTIMISED_SIDE_MAX = 1024  # pixels; the gradients of a larger picture take too much memory
 
 
 def transmit(
@@ -44,62 +40,6 @@ def transmit(
     if rungs[1] > LAYER_RUNGS:
         layers += map(unit_power, engine.encode_layers(padded))
     return layers, header
-
-
-def transmit_optimised(
-    image: np.ndarray,
-    engine: Engine,
-    factor: float,
-    rungs: tuple[int, int],
-    mode: str,
-    snr_db: float | None,
-    steps: int,
-    progress: Callable[[int], None] | None = None,
-) -> tuple[list[np.ndarray], Header]:
-    """As `transmit`, with a Z of which the receiver will paint a better picture at an SNR (`modulation/optimise.py`).
-
-    Args:
-        engine: that of torch, which has gradients.
-        mode: of the link; only "analog" can be optimised.
-        snr_db: Es/N0 of white noise that the receiver will see.
-        steps: of gradient descent, each of which takes about four times as long as receiving the picture.
-        progress: called with the number of finished steps.
-
-    Raises:
-        InputError: as `transmit`; or what is asked for cannot be optimised, or torch is missing.
-    """
-    require("optimising", "torch", "torchvision")
-    check_optimised(mode, rungs, snr_db, engine.config)
-    check_optimised_sides(*image.shape[-2:])
-    from .cascade.torch_engine import TorchEngine
-    from .modulation.optimise import optimise
-
-    if not isinstance(engine, TorchEngine):
-        raise InputError("optimising needs gradients, which the engine torch has; load the model with engine='torch'")
-    assert snr_db is not None
-    (z,), header = transmit(image, engine, factor, rungs)
-    return [optimise(z, image, header, engine.cascade, snr_db, steps, progress)], header
-
-
-def check_optimised(mode: str, rungs: tuple[int, int], snr_db: float | None, config: ModelConfig) -> None:
-    """Refuse what cannot be optimised, of which most can be known before any work."""
-    if mode != "analog":
-        raise InputError("a packet cannot be optimised: what is optimised is the picture that analog symbols give")
-    if rungs != BASE:
-        raise InputError(f"only the whole base can be optimised, rungs {BASE[0]} to {BASE[1]}")
-    if snr_db is None:
-        raise InputError("optimising holds for an SNR; give the one of the channel")
-    if config.steps > 1:
-        raise InputError(
-            f"model {config.name!r} receives in {config.steps} steps; only models that need one can be optimised for"
-        )
-
-
-def check_optimised_sides(height: int, width: int) -> None:
-    if max(height, width) > OPTIMISED_SIDE_MAX:
-        raise InputError(
-            f"picture is {width}x{height} pixels; optimising takes sides of {OPTIMISED_SIDE_MAX} at most, so shrink it"
-        )
 
 
 def top_rung(config: ModelConfig) -> int:

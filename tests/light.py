@@ -41,7 +41,6 @@ REFUSED = {
     f"run {PHOTO} --snr 10 --channel tdl-a": r"channel tdl-a needs sionna: pip install '.*\[phy\]'",
     f"run {PHOTO} --snr 10 --mode digital": r"the LDPC code of a packet needs sionna: pip install '.*\[phy\]'",
     f"run {PHOTO} --snr 10 --engine torch": r"the engine torch needs torch and torchvision: pip install '.*\[torch\]' \(.*",
-    f"send {PHOTO} -o x.sem --optimise 5 --snr 10": r"--optimise needs torch and torchvision: pip install .*",
     "train --preset joint --init small --data . --out runs": r"training needs torch and torchvision: pip install .*",
     "bench --smoke --out out": r"bench needs torch and torchvision and torchmetrics: pip install '.*\[bench,torch\]' .*",
     "web": r"semcast web needs starlette and uvicorn: pip install '.*\[web\]'",

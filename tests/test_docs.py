@@ -230,10 +230,10 @@ def test_the_flags_are_a_contract():
         "demo": ["--force", "--out"],
         "run": sorted(
             ["--out", "--output", "--force", "--json", "--factor", "--steps", "--seed", "--lpips", "--fetch-metrics"]
-            + ["--mode", "--rungs", "--uses", "--quality", "--optimise", *model, *channel]
+            + ["--mode", "--rungs", "--uses", "--quality", *model, *channel]
         ),
         "send": sorted(
-            ["--output", "--force", "--factor", "--mode", "--snr", "--bytes", "--reply", "--optimise", *model]
+            ["--output", "--force", "--factor", "--mode", "--snr", "--bytes", "--reply", *model]
             + ["--rungs", "--uses", "--quality", "--seconds", "--profile", "--play", "--lead", "--rate", "--centre"]
         ),
         "channel": sorted(

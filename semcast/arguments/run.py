@@ -13,7 +13,6 @@ from .shared import (
     add_lpips,
     add_mode,
     add_model,
-    add_optimise,
     add_rate,
     add_seed,
     add_steps,
@@ -54,7 +53,6 @@ def run(commands: _SubParsersAction) -> None:
     add_json(p, "one JSON object a line")
     add_force(p)
     add_rate(p)
-    add_optimise(p)
     add_model(p)
     add_engine(p)
     add_factor(p)

@@ -84,15 +84,6 @@ def add_steps(p: ArgumentParser) -> None:
     p.add_argument("--steps", type=values.steps, metavar="N", help="diffusion steps, 1 to 1000; default: the model's")
 
 
-def add_optimise(p: ArgumentParser) -> None:
-    p.add_argument(
-        "--optimise",
-        type=values.steps,
-        metavar="N",
-        help="N steps, of seconds each, to symbols of which the receiver paints a better picture at the SNR; 1 to 1000",
-    )
-
-
 def add_seed(p: ArgumentParser, about: str) -> None:
     p.add_argument("--seed", type=values.seed, default=0, help=f"{about}, default: %(default)s")
 

@@ -14,7 +14,6 @@ from .shared import (
     add_lpips,
     add_mode,
     add_model,
-    add_optimise,
     add_rate,
     add_seed,
     add_steps,
@@ -40,7 +39,7 @@ def send(commands: _SubParsersAction) -> None:
         "--snr",
         type=values.snr,
         metavar="DB",
-        help="of the channel: what a packet fills in digital mode, or what --quality or --optimise holds for",
+        help="of the channel: what a packet fills in digital mode, or what --quality holds for",
     )
     p.add_argument(
         "--bytes",
@@ -54,7 +53,6 @@ def send(commands: _SubParsersAction) -> None:
         metavar="S",
         help="as many rungs as a signal of S seconds carries, --lead not counted",
     )
-    add_optimise(p)
     p.add_argument(
         "--reply",
         type=Path,

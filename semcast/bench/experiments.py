@@ -69,11 +69,6 @@ EXPERIMENTS = {
             ),
         ),
     ),
-    "optimised": Experiment(
-        about="a sender that looks for better symbols by gradient descent",
-        runs=(Run(systems=("semcast", "semcast-optimised"), snrs=(1.0, 10.0), headline=(1.0, 10.0)),),
-        limit=4,
-    ),
     "predictability": Experiment(
         about="25 transmissions of one photo",
         runs=(Run(systems=("semcast",), snrs=(1.0, 10.0, 20.0), draws=25),),
@@ -225,7 +220,6 @@ EXPERIMENTS = {
 OF_THE_MODEL = (
     "grid",
     "steps",
-    "optimised",
     "predictability",
     "robust",
     "crossing",

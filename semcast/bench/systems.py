@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from ..cascade.torch_engine import TorchEngine
 
 FINITE_LOSS = 0.01  # block error probability of the `finite` links
-OPTIMISED_STEPS = 20  # of the sender `semcast-optimised`
 FIXED_DB = 10.0  # `fixed` links use at every SNR the scheme that is best at this one
 Side = dict[str, tuple[int, int]]
 NOTHING = np.zeros((1, 0), np.complex64)  # the symbols of a picture that no scheme carries
@@ -146,26 +145,6 @@ def semcast(model: str, device: str, steps: int | None = None) -> System:
     send = partial(send_semcast, model=model, device=device, mode="analog")
     receive = partial(receive_semcast, model=model, device=device, steps=steps)
     return System(f"semcast, {asked}", send, receive, version=partial(model_version, model))
-
-
-def semcast_optimised(model: str, device: str) -> System:
-    send = partial(send_optimised, model=model, device=device)
-    receive = partial(receive_semcast, model=model, device=device, steps=None)
-    about = f"semcast, whose sender takes {OPTIMISED_STEPS} steps to symbols that give a better picture at the SNR"
-    return System(about, send, receive, version=partial(optimised_version, model))
-
-
-def send_optimised(pixels: np.ndarray, uses: int, snr_db: float, model: str, device: str) -> tuple[np.ndarray, Side]:
-    link = Link(load_torch_engine(model, device))
-    factor = largest_factor(*sides_of(pixels), uses, link.engine.config.factor)
-    sent = link.send(to_image(pixels), snr_db, factor=factor, optimise=OPTIMISED_STEPS)
-    return on_air(sent), header_side(sent.header)
-
-
-def optimised_version(model: str) -> str:
-    from ..modulation.optimise import VERSION
-
-    return f"{model_version(model)}, {OPTIMISED_STEPS} steps of version {VERSION}"
 
 
 def semcast_ladder(model: str, device: str) -> System:
@@ -279,7 +258,7 @@ def receive_downscale(received: Received, side: Side) -> np.ndarray:
 def send_stage_a(pixels: np.ndarray, uses: int, snr_db: float, model: str, device: str) -> tuple[np.ndarray, Side]:
     """Shrink the picture until its Stage A latent, 4 numbers for 4x4 pixels, fits; send the latent."""
     height, width = stage_a_grid(*sides_of(pixels), uses)
-    latent = load_torch_engine(model, device).latent(resize(to_image(pixels), (4 * height, 4 * width), shrinking))
+    latent = load_autoencoder(model, device).latent(resize(to_image(pixels), (4 * height, 4 * width), shrinking))
     mean = latent.mean(axis=(2, 3)).astype(np.float16).astype(np.float32)  # [1, 4]
     z = (latent - mean[..., None, None]).reshape(1, 4, height, width)
     x, gain = modulate(z)
@@ -292,11 +271,11 @@ def receive_stage_a(received: Received, side: Side, model: str, device: str) -> 
     z = samples(received) / np.float32(float16(side["gain"][0]))
     mean = np.array([float16(side[f"mean{i}"][0]) for i in range(4)], np.float32).reshape(1, 4, 1, 1)
     latent = z.reshape(1, 4, *stage_a_grid(*sides, z.shape[1] // 2)) + mean
-    return to_pixels(resize(load_torch_engine(model, device).decode(latent), sides, enlarging))
+    return to_pixels(resize(load_autoencoder(model, device).decode(latent), sides, enlarging))
 
 
 @functools.lru_cache(maxsize=1)
-def load_torch_engine(model: str, device: str) -> "TorchEngine":
+def load_autoencoder(model: str, device: str) -> "TorchEngine":
     from ..cascade.loading import load_torch
     from ..cascade.torch_engine import TorchEngine
 
@@ -408,7 +387,6 @@ def link_version() -> str:
 MODELS = {  # systems that run with any model: "semcast@MODEL_NAME_OR_DIR"
     "semcast": semcast,
     "semcast-ladder": semcast_ladder,
-    "semcast-optimised": semcast_optimised,
     "semcast-10steps": partial(semcast, steps=10),
     "semcast-4steps": partial(semcast, steps=4),
     "semcast-2steps": partial(semcast, steps=2),

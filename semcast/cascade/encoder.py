@@ -6,7 +6,6 @@ The layers and key names are those of Stable Cascade's `effnet_encoder.safetenso
 modules/effnet.py). torchvision supplies the definition of EfficientNet-V2, but not its weights.
 """
 
-from collections.abc import Collection
 from functools import partial
 
 from torch import Tensor, nn
@@ -42,18 +41,5 @@ class Encoder(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.mapper(self.backbone(_normalised(image)))
-
-    def maps(self, image: Tensor, stages: Collection[int]) -> list[Tensor]:
-        """The maps [B, C, h, w] behind some stages of the backbone (0: the stem), each pixel scaled to unit length."""
-        x, maps = _normalised(image), []
-        for i, stage in enumerate(self.backbone[: max(stages) + 1]):
-            x = stage(x)
-            if i in stages:
-                maps.append(x * (x.square().sum(dim=1, keepdim=True) + 1e-8).rsqrt())
-        return maps
-
-
-def _normalised(image: Tensor) -> Tensor:
-    mean, std = (image.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return (image - mean).div_(std)  # in place, for large pictures
+        mean, std = (image.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return self.mapper(self.backbone((image - mean).div_(std)))  # in place, for large pictures

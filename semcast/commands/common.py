@@ -43,8 +43,7 @@ def load_link(args) -> "Link":
     options = find_channel(name).parse(getattr(args, "channel_option", []))
     if args.compile and args.device in ("auto", "cpu"):
         notice("--compile on a CPU: the first picture takes minutes")
-    wanted = "torch" if getattr(args, "optimise", None) else args.engine
-    engine = load_model(args.model, args.device, args.dtype, args.low_memory, args.compile, wanted)
+    engine = load_model(args.model, args.device, args.dtype, args.low_memory, args.compile, args.engine)
     return Link(engine, name, getattr(args, "mode", "analog"), **options)
 
 

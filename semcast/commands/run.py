@@ -22,7 +22,6 @@ from .common import (
     progress_bar,
     stem_of,
 )
-from .optimising import check_optimise, check_optimised_picture
 from .rate import check_rate, choose_rungs, is_asked
 
 if TYPE_CHECKING:
@@ -58,14 +57,13 @@ def demo(args) -> None:
 def run(args) -> None:
     jobs = plan(args)
     check_rate(args)
-    check_optimise(args)
     check_link(args)
     check_metrics(args)
     from ..images import read_image
 
     read = lru_cache(maxsize=1)(lambda path: read_named(path, read_image))  # once for all its SNRs
     if len({job.image for job in jobs}) == 1:
-        check_optimised_picture(args, read(jobs[0].image))  # refused before the networks are loaded
+        read(jobs[0].image)  # refused before the networks are loaded
     link = load_link(args)
     link.engine.load(layers=is_asked(args))
     lpips, bad, lost = load_metrics(args.lpips, args.fetch_metrics), 0, 0
@@ -150,11 +148,9 @@ def send_over(job: Job, image: "np.ndarray", link: "Link", lpips: dict, args) ->
     from ..metrics.measure import measure
     from ..metrics.pixels import MS_SSIM_SIDE_MIN
 
-    optimise = args.optimise or 0
-    total = optimise + (args.steps or link.engine.config.steps)
-    with progress_bar(total, job.image.name, quiet=args.quiet) as tick:
+    with progress_bar(args.steps or link.engine.config.steps, job.image.name, quiet=args.quiet) as tick:
         rungs = choose_rungs(args, link, image, job.snr_db)
-        result = link(image, job.snr_db, job.seed, args.factor, args.steps, tick, rungs, optimise)
+        result = link(image, job.snr_db, job.seed, args.factor, args.steps, tick, rungs)
     if job.output != STDIO:
         make_folder(job.output.parent)
     with ThreadPoolExecutor(1) as beside:
@@ -200,7 +196,6 @@ def describe(result: "Reconstruction", link: "Link", job: Job, args, quality: di
         "model": link.engine.config.name,
         "factor": round_factor(args.factor or link.engine.config.factor),
         "steps": args.steps or link.engine.config.steps,
-        "optimise": args.optimise or 0,
     }
 
 

@@ -10,7 +10,6 @@ from ..header import bandwidth_ratio
 from . import asking
 from .common import check_link, check_metrics, hint_at_size, load_link, load_metrics, notice, progress_bar, show_row
 from .confidence import check_calibration, check_confidence, tell_confidence
-from .optimising import check_optimise, check_optimised_picture
 from .radio import by_radio, check_frames_only, check_kind, check_send, is_recording, send_signal, signal_channel
 from .rate import check_rate, choose_rungs
 
@@ -20,11 +19,10 @@ def send(args) -> None:
         raise InputError("the following arguments are required: -o/--output (see `semcast send --help`)")
     given = (args.snr is not None) + (args.bytes is not None)
     check_rate(args)
-    check_optimise(args)
     reply = asking.take_reply(args)
     if args.quality is not None and not reply and (args.snr is None or args.bytes is not None):
         raise InputError("--quality holds for an SNR; give --snr DB with it")
-    if given != (args.mode == "digital" or bool(args.optimise) or (args.quality is not None and not reply)):
+    if given != (args.mode == "digital" or (args.quality is not None and not reply)):
         raise InputError(
             "give either --snr or --bytes with --mode digital, and neither without: analog symbols suit any channel"
         )
@@ -35,7 +33,6 @@ def send(args) -> None:
     from ..images import read_image
 
     image = read_image(args.image)
-    check_optimised_picture(args, image)
     try:
         link = load_link(args)
         if reply:
@@ -44,8 +41,7 @@ def send(args) -> None:
                 return notice("%s has arrived well enough; nothing more is to be sent", args.image)
         else:
             rungs = choose_rungs(args, link, image, args.snr)
-        with progress_bar(args.optimise, args.image.name, quiet=args.quiet or not args.optimise) as tick:
-            header, content = link.send(image, args.snr, args.bytes, args.factor, rungs, args.optimise, tick)
+        header, content = link.send(image, args.snr, args.bytes, args.factor, rungs)
     except Lost as error:  # no scheme can carry it: nothing was lost yet
         raise InputError(str(error)) from None
     if by_radio(args) and not isinstance(content, bytes):

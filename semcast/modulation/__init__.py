@@ -6,7 +6,6 @@
 modems.py    the two modems by name
 analog.py    two numbers of Z form one complex symbol; no channel code, so no cliff
 ladder.py    which rungs of the layers to send, and one picture from several transmissions
-optimise.py  a better Z, by gradient descent at the sender, with torch
 reply.py     what a receiver answers: what arrived, how noisy, and whether it wishes the same again or more
 digital.py   a packet of bytes over 5G LDPC and QAM; it arrives whole or is lost
 packet.py    Z as bytes: transform, quantiser, entropy code
