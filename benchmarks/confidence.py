@@ -106,7 +106,15 @@ def main() -> None:
                 row = {"pictures": name, "channel": channel, "snr_db": snr_db} | judge(some, fitted)
                 rows.append(row)
                 print(json.dumps(row))
-    record = {"schema": 1, "command": command_line(), "commit": commit(), **calibration, "rows": rows}
+    systems = {"semcast-ladder": version}
+    record = {
+        "schema": 1,
+        "command": command_line(),
+        "commit": commit(),
+        "systems": systems,
+        **calibration,
+        "rows": rows,
+    }
     write_text(args.out, one_row_a_line(record))
 
 

@@ -1,24 +1,26 @@
 """Measure experiments of the bench and keep their rows: after new weights, what depends on them, and nothing else.
 
-    python benchmarks/measure.py --kodak KODAK --lpips LPIPS --streets TEST --labels LABELS --segmenter FILE
+    python benchmarks/measure.py --kodak KODAK --streets TEST --labels LABELS --segmenter FILE \\
+        --photos PHOTOS ... --lpips LPIPS
     python benchmarks/measure.py blind --kodak KODAK --lpips LPIPS --model blind=DIR
 
 Without names: every experiment that shows the shipped model (semcast/bench/experiments.py). A system is measured if its
 version differs from the one whose rows are kept in benchmarks/results/; the rows of all others stay. So do those of
 learned rivals whose weights are not here; SEMCAST_PEERS names the folder of these, and `runs/peers.sh` fills it. Given
-again after an interrupt, the command goes on where it stopped. At the end every table, plot and sheet is made anew.
+again after an interrupt, the command goes on where it stopped. At the end pages.py does the same for what other programs
+measure of the model, and makes every table, plot and contact sheet anew.
 """
 
 import argparse
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean
 
+from pages import make_pages
 from scripts import command_line, script, summary
 
 from semcast.bench import harness, records
@@ -52,6 +54,9 @@ def main() -> None:
     p.add_argument("--streets", type=Path, help="CamVid's test frames, folder or tar")
     p.add_argument("--labels", type=Path, help="CamVid's labels, for mIoU")
     p.add_argument("--segmenter", type=Path, help="from benchmarks/train_segmenter.py, for mIoU")
+    p.add_argument(
+        "--photos", type=Path, nargs="+", help="to calibrate --confidence on: folders, tar files or pictures"
+    )
     p.add_argument("--lpips", type=Path, help="folder of LPIPS weights")
     p.add_argument(
         "--model", action="append", default=[], metavar="NAME=DIR", help="the folder behind the systems semcast@NAME"
@@ -62,13 +67,13 @@ def main() -> None:
         "--work", type=Path, default=ROOT / "out" / "measure", help="rows while they are made, default: %(default)s"
     )
     p.add_argument("--results", type=Path, default=RESULTS, help="where records are kept, default: %(default)s")
-    p.add_argument("--no-pages", action="store_true", help="leave tables, plots and sheets as they are")
+    p.add_argument("--no-pages", action="store_true", help="leave what pages.py makes as it is")
     args = p.parse_args()
     models = named_models(args.model)
     changed = [name for name in args.names or OF_THE_MODEL if measure(name, EXPERIMENTS[name], args, models)]
     print(f"measured: {', '.join(changed) or 'nothing, all is up to date'}")
-    if changed and not args.no_pages:
-        make_pages(args, changed)
+    if not args.no_pages:
+        make_pages(args, peers_changed=OF_THE_PEERS in changed)
 
 
 def measure(name: str, experiment: Experiment, args: argparse.Namespace, models: dict[str, str]) -> bool:
@@ -206,31 +211,6 @@ def check_metrics(before: dict, now: dict, name: str) -> None:
             raise InputError(
                 f"{name}: the kept rows have {weights} {old}, now it is {new}; measure all systems again with --all"
             )
-
-
-def make_pages(args: argparse.Namespace, changed: list[str]) -> None:
-    python = lambda *words: subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, check=True)
-    here = ROOT / "benchmarks"
-    if args.kodak:
-        python(here / "packet_gain.py", args.kodak, "--crop", 512, "--out", RESULTS / "packet_gain.json")
-        python(
-            here / "contact_sheet.py",
-            args.kodak,
-            "--crop",
-            512,
-            "--limit",
-            6,
-            "--side",
-            280,
-            "--out",
-            ROOT / "docs" / "kodak.jpg",
-        )
-    python(here / "ladder_strip.py", "--out", ROOT / "docs" / "ladder.jpg")
-    if OF_THE_PEERS in changed and not cannot(PEERS, {}, args.segmenter):
-        words = (args.streets, "--labels", args.labels, "--segmenter", args.segmenter)
-        python(here / "peer_strip.py", *words, "--out", ROOT / "docs" / "peers.jpg")
-    python("-m", "semcast", "demo", "--out", ROOT / "docs", "--force")
-    python(here / "tables.py", "--write")
 
 
 if __name__ == "__main__":

@@ -16,12 +16,10 @@ from scripts import command_line, read_pictures, script, summary
 from tqdm import tqdm
 
 from semcast.bench.records import one_row_a_line
+from semcast.bench.systems import model_version
 from semcast.bench.versions import commit
-from semcast.cascade.config import LATENT_CHANNELS, NETWORKS
+from semcast.cascade.config import LATENT_CHANNELS
 from semcast.cascade.engine import load_model
-from semcast.cascade.fingerprint import fingerprint
-from semcast.cascade.models import find_model
-from semcast.cascade.onnx_engine import load_weights
 from semcast.files import write_text
 from semcast.link import Link
 from semcast.modulation import packet
@@ -46,8 +44,6 @@ def main() -> None:
     args = p.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     link, rows = Link(load_model(args.model)), []
-    folder = find_model(args.model).folder
-    assert folder is not None
     digital = Digital(link.engine)
     names, pictures = read_pictures(args.data, args.crop, args.limit)
     for name, read in zip(names, tqdm(pictures, unit="picture")):
@@ -60,7 +56,7 @@ def main() -> None:
     record = {
         "schema": 1,
         "command": command_line(),
-        "networks": {name: fingerprint(load_weights(folder, name))[:8] for name in NETWORKS},
+        "systems": {"semcast": model_version(args.model)},
         "frame_version": packet.VERSION,
         "commit": commit(),
         "error_db": ERROR_DB,

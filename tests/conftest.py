@@ -10,12 +10,13 @@ import pytest
 import torch
 from peer_parts import street, untaught
 from PIL import Image
+from safetensors.torch import save_file
 
 from semcast.bench.peers import gesco, img2img, maps, noisy_latent
 from semcast.bench.peers.diffusion import ddim
 from semcast.bench.peers.parts import PARTS, save_part, weights_path
 from semcast.cascade.checkpoint import save_model
-from semcast.cascade.config import EncoderConfig, EnhancementConfig, ModelConfig, StageAConfig, small_config
+from semcast.cascade.config import NETWORKS, EncoderConfig, EnhancementConfig, ModelConfig, StageAConfig, small_config
 from semcast.cascade.model import Cascade
 from semcast.formats.kinds import say_once
 from semcast.metrics.lpips import LPIPS
@@ -24,6 +25,8 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # these processes share the cores
     share = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     torch.set_num_threads(share)
     os.environ.setdefault("OMP_NUM_THREADS", str(share))
+
+TESTS = Path(__file__).parent
 
 
 def tiny_config(**changes) -> ModelConfig:
@@ -101,6 +104,25 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     return (np.asarray(coarse, dtype=np.float64) + rng.normal(0, 8, (height, width, 3))).clip(0, 255).astype(np.uint8)
 
 
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory):
+    """A folder with four pictures, in folders inside it too. Tests must not change it."""
+    root = tmp_path_factory.mktemp("photos")
+    (root / "deep" / "er").mkdir(parents=True)
+    for i, name in enumerate(("b.png", "a.jpg", "deep/c.webp", "deep/er/D.PNG")):
+        Image.fromarray(photo(80 + 8 * i, 100, seed=i)).save(root / name)
+    (root / "notes.txt").write_text("no picture")
+    return root
+
+
+@pytest.fixture(scope="session")
+def photos(photo_folder):
+    """For training."""
+    from semcast.training.data import Photos
+
+    return Photos([photo_folder])
+
+
 @pytest.fixture(autouse=True)
 def no_fetched_models(tmp_path_factory, monkeypatch):
     """Models that the user has fetched must not change any test."""
@@ -153,6 +175,114 @@ def cards(tmp_path) -> dict[str, str]:
         pytest.skip("needs ALSA")
     (tmp_path / "alsa.conf").write_text(CARDS.format(alsa=ALSA, folder=tmp_path))
     return os.environ | {"ALSA_CONFIG_PATH": str(tmp_path / "alsa.conf")}
+
+
+@pytest.fixture
+def lpips(tmp_path) -> Path:
+    """A folder of LPIPS weights of our own making."""
+    torch.manual_seed(0)
+    save_file(
+        {k: v.abs() if k.startswith("lin") else v for k, v in LPIPS("alex").state_dict().items()},
+        tmp_path / "lpips_alex.safetensors",
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def planted_path(monkeypatch):
+    """`planted:NAME` names what is in planted.py, in other processes too."""
+    monkeypatch.syspath_prepend(str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+
+
+@pytest.fixture
+def bench_data(tmp_path):
+    """Two pictures of 96 x 128 pixels; semcast's uses are 72."""
+    from semcast.bench.pictures import Pictures
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(2):
+        Image.fromarray(photo(96, 128, seed=i)).save(folder / f"{i}.png")
+    return Pictures([folder])
+
+
+@pytest.fixture(scope="session")
+def radio_store(tmp_path_factory) -> Path:
+    """A model with all rungs, two pictures, and what `send` makes of them."""
+    from radio_files import SIDE, attentive, paint
+
+    from semcast.cli import main
+
+    store = tmp_path_factory.mktemp("radio")
+    save_model(attentive(tiny_cascade(enhancement=TINY_ENHANCEMENT)), store / "tiny")
+    for i, name in enumerate("ab"):
+        Image.fromarray(photo(SIDE, SIDE, i)).save(store / f"{name}.png")
+        for suffix in ("sem", "wav"):
+            argv = ["send", store / f"{name}.png", "-o", store / f"{name}.{suffix}", "--model", store / "tiny", "-q"]
+            assert main([str(word) for word in argv]) == 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("semcast.link.receive", paint)
+            argv = ["receive", store / f"{name}.sem", "-o", store / f"{name}-frame.png", "--model", store / "tiny"]
+            assert main([str(word) for word in argv]) == 0
+    return store
+
+
+@pytest.fixture
+def radio_folder(radio_store, tmp_path, monkeypatch) -> Path:
+    """A working folder with links to all that, where received symbols are painted."""
+    from radio_files import paint
+
+    monkeypatch.setattr("semcast.link.receive", paint)
+    monkeypatch.chdir(tmp_path)
+    for path in radio_store.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    return tmp_path
+
+
+@pytest.fixture
+def near(radio_folder):
+    """near(picture, name) sees whether it is nearly what the frame of `name`.png gives, and not the other's."""
+    from radio_files import distance
+
+    other = {"a": "b", "b": "a"}
+
+    def check(picture: str, name: str = "a", share: float = 0.35) -> bool:
+        apart = distance("a-frame.png", "b-frame.png")
+        assert apart > 10
+        return distance(picture, f"{name}-frame.png") < share * apart < distance(picture, f"{other[name]}-frame.png")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def official_weights() -> dict[str, dict]:
+    """{part: tensors} of a tiny random official model; Stage B in bfloat16, as in the official files."""
+    from official_files import official_tiny
+
+    config = official_tiny()
+    cascade = tiny_cascade(3, **{name: getattr(config, name) for name in config.__dataclass_fields__})
+    parts = {part: getattr(cascade, part).state_dict() for part in NETWORKS}
+    parts["stage_b"] = {k: v.bfloat16() for k, v in parts["stage_b"].items()}
+    return parts
+
+
+@pytest.fixture
+def original(official_weights, tmp_path):
+    """A folder in the original layout."""
+    from official_files import LITE, write
+
+    from semcast.cascade import hub
+
+    for part, file in hub.FILES[LITE].items():
+        write(tmp_path / "original" / file, official_weights[part])
+    return tmp_path / "original"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMCAST_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
 @pytest.fixture(scope="session")

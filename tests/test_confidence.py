@@ -67,7 +67,7 @@ def test_where_symbols_are_lost_more_error_is_expected(small, image):
     part = Received(np.where(lost.reshape(1, -1), 0, whole.y), whole.h, noise_var)
     before, after = errors_of(small, whole, header), errors_of(small, part, header)
     assert before.shape == after.shape == (8, 8)
-    assert (after[:4, :4] > before[:4, :4]).mean() > 0.8 and after[:4, :4].mean() > 1.2 * before[:4, :4].mean()
+    assert (after[:4, :4] > before[:4, :4]).mean() > 0.7 and after[:4, :4].mean() > 1.2 * before[:4, :4].mean()
     assert after[:4, :4].mean() / before[:4, :4].mean() > 1.2 * after[5:, 5:].mean() / before[5:, 5:].mean()
 
 
@@ -239,7 +239,7 @@ def test_what_cannot_be_done_is_refused_in_one_line(here, folder, cli):
     refused("pictures are written as", *RECEIVE[:-1], "map.txt")
     refused("--confidence names a file", *RECEIVE[:-1], "-")
     refused("--confidence and -o both name p.png", *RECEIVE[:-1], "p.png")
-    refused("--json is for recordings", *RECEIVE[:-2], "--json")
+    refused("of frames, give --confidence MAP.png with it", *RECEIVE[:-2], "--json")
     assert Path("map.png").read_bytes() == b"mine"
     Path("map.png").unlink()
     assert cli("send", "a.png", "-o", "p.sem", "--mode", "digital", "--bytes", 99, "--model", "tiny") == (0, "", "")

@@ -5,17 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from test_channel import seeded
 
-from semcast import randomness
 from semcast.cascade.diffusion import add_noise, alpha_bar, guide, network_time, sample, step_to, x0_and_eps
 from semcast.randomness import draw_noise
 
 # abar at t = 1, 0.9 .. 0
 TEN_STEPS = (1e-4, 0.0241, 0.0940, 0.2031, 0.3408, 0.4938, 0.6475, 0.7869, 0.8987, 0.9721, 0.9999)
-
-
-def seeded(*seeds: int) -> list[np.random.Generator]:
-    return [randomness.seeded(seed) for seed in seeds]
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:

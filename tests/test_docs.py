@@ -17,9 +17,6 @@ from safetensors.torch import save_file
 
 from semcast.bench import records
 from semcast.bench.systems import family, find_system
-from semcast.cascade.fingerprint import fingerprint
-from semcast.cascade.models import WEIGHTS
-from semcast.cascade.onnx_engine import load_weights
 from semcast.cli import build_parser, main
 from semcast.errors import brings
 from semcast.frame import VERSION
@@ -145,8 +142,6 @@ def test_protocol_counts_the_bits_of_the_ladder():
 
 def test_results_are_of_the_model_that_ships():
     results = ROOT / "benchmarks" / "results"
-    packets = json.loads((results / "packet_gain.json").read_text())
-    assert packets["networks"]["encoder"] == fingerprint(load_weights(WEIGHTS / "small", "encoder"))[:8]
     shown = 0
     for path in results.glob("*.json"):
         systems = json.loads(path.read_text()).get("systems", {})
@@ -154,7 +149,7 @@ def test_results_are_of_the_model_that_ships():
             if family(name) in ("semcast", "stage") and "@" not in name:
                 assert version == find_system(name).version(), f"{path.name}: run python benchmarks/measure.py"
                 shown += 1
-    assert shown >= 15
+    assert shown >= 17
 
 
 def test_the_rule_for_replies_is_right_nine_times_in_ten():

@@ -17,7 +17,7 @@ from conftest import photo, tiny_cascade, tiny_config
 from diffusers import DDIMScheduler
 from PIL import Image
 from safetensors.torch import load_file
-from test_train import config, fail_at, interrupt, log, make_step, seeded
+from training_runs import config, fail_at, interrupt, log, make_step, seeded
 
 from semcast import randomness
 from semcast.cascade.checkpoint import load_cascade, save_model

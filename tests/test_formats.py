@@ -1,4 +1,4 @@
-"""Kinds of picture files: colours against LittleCMS and by hand, samples of TIFF, damage that costs no picture."""
+"""Kinds of picture files: colours against LittleCMS and by hand, damage that costs no picture."""
 
 import io
 import logging
@@ -8,19 +8,17 @@ import zlib
 import numpy as np
 import pytest
 from conftest import photo
+from icc_profiles import P3, RGB_PROFILES, cmyk_profile, grey_profile
 from PIL import Image, ImageCms, features
-from test_images import png
+from png_files import chunk
 
 from semcast.errors import InputError
-from semcast.formats import colour, decode, tiff
-from semcast.formats.metadata import PNG
+from semcast.formats import colour, decode
 
 H, W = 66, 70
 BGR = np.linspace(0, 255, H * W * 3).reshape(3, H, W)
 COLOURS = np.stack([BGR[2].T.reshape(H, W), BGR[1], np.flip(BGR[0], 1)], -1).round().astype(np.uint8)
 COLOURS[:20] = photo(H, W)[:20]
-P3 = (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
-ADOBE = (0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 
 
 def read(data: bytes, name: str = "x") -> np.ndarray:
@@ -34,10 +32,6 @@ def saved(image: Image.Image, form: str = "PNG", **options) -> bytes:
     return file.getvalue()
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 def with_chunks(data: bytes, *chunks: bytes) -> bytes:
     """A PNG with chunks after its header."""
     return data[:33] + b"".join(chunks) + data[33:]
@@ -48,58 +42,6 @@ def srgb_levels(linear) -> np.ndarray:
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
 
 
-def icc(space: bytes, tags: dict[bytes, bytes], pcs: bytes = b"XYZ ", kind: bytes = b"mntr") -> bytes:
-    """An ICC profile of version 2 (ICC.1:2001-04)."""
-    tags = {b"desc": b"desc\0\0\0\0\0\0\0\5test\0" + bytes(79), b"cprt": b"text\0\0\0\0none\0", **tags}
-    at, table, body = 132 + 12 * len(tags), b"", b""
-    for name, data in tags.items():
-        data += bytes(-len(data) % 4)
-        table += name + struct.pack(">II", at + len(body), len(data))
-        body += data
-    d50 = struct.pack(">3i", 63190, 65536, 54061)
-    head = struct.pack(">I4sI4s4s4s12s4s", at + len(body), b"none", 0x02400000, kind, space, pcs, bytes(12), b"acsp")
-    return (head + bytes(28) + d50).ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
-
-
-def xyz(values) -> bytes:
-    return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(v * 65536) for v in values))
-
-
-def curve(of) -> bytes:
-    values = np.rint(of(np.linspace(0, 1, 1024)) * 65535).astype(">u2")
-    return b"curv\0\0\0\0" + struct.pack(">I", len(values)) + values.tobytes()
-
-
-def matrix_profile(primaries, of) -> bytes:
-    """Of an RGB display; primaries as in `colour`, adapted to D50."""
-    white = [63190 / 65536, 1, 54061 / 65536]
-    x, y = primaries[0], primaries[1]
-    mine, bradford = np.array([x / y, 1, (1 - x - y) / y]), colour.BRADFORD
-    xy = np.reshape(primaries[2:], (3, 2))
-    base = np.column_stack([xy[:, 0] / xy[:, 1], np.ones(3), (1 - xy.sum(1)) / xy[:, 1]]).T
-    adapt = np.linalg.inv(bradford) @ np.diag(bradford @ white / (bradford @ mine)) @ bradford
-    columns = adapt @ base @ np.diag(np.linalg.solve(base, mine))
-    tags = {b"wtpt": xyz(white)} | {n + b"XYZ": xyz(columns[:, i]) for i, n in enumerate((b"r", b"g", b"b"))}
-    return icc(b"RGB ", tags | {n + b"TRC": curve(of) for n in (b"r", b"g", b"b")})
-
-
-def grey_profile(of) -> bytes:
-    return icc(b"GRAY", {b"wtpt": xyz([0.9642, 1, 0.8249]), b"kTRC": curve(of)})
-
-
-def cmyk_profile() -> bytes:
-    """Of a printer on warm paper: lightness falls with each ink, by a table of two points an ink (mft1)."""
-    points = np.stack(np.meshgrid(*[[0, 1]] * 4, indexing="ij"), -1).reshape(-1, 4)
-    light = 240 * np.prod(1 - points * [0.35, 0.45, 0.1, 0.85], axis=1)
-    a = 128 + 60 * (points[:, 1] - points[:, 0]) * (1 - points[:, 3])
-    b = 135 + 70 * (points[:, 2] - points[:, 0]) * (1 - points[:, 3])
-    table = np.stack([light, a.clip(0, 255), b.clip(0, 255)], -1).round().astype(np.uint8)
-    straight = bytes(range(256))
-    lut = b"mft1\0\0\0\0" + struct.pack(">4B9i", 4, 3, 2, 0, *(65536 * v for v in (1, 0, 0, 0, 1, 0, 0, 0, 1)))
-    tags = {b"A2B0": lut + straight * 4 + table.tobytes() + straight * 3, b"wtpt": xyz([0.9642, 1, 0.8249])}
-    return icc(b"CMYK", tags, b"Lab ", b"prtr")
-
-
 def by_littlecms(image: Image.Image, profile: bytes) -> np.ndarray:
     source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
     intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
@@ -107,13 +49,6 @@ def by_littlecms(image: Image.Image, profile: bytes) -> np.ndarray:
 
 
 # colours
-
-RGB_PROFILES = {
-    "Display P3": matrix_profile(P3, colour.srgb_curve),
-    "Adobe RGB": matrix_profile(ADOBE, colour.power(2.19921875)),
-    "gamma 1.8": matrix_profile(colour.SRGB, colour.power(1.8)),
-    "ProPhoto": matrix_profile((0.3457, 0.3585, 0.7347, 0.2653, 0.1596, 0.8404, 0.0366, 0.0001), colour.power(1.8)),
-}
 
 
 @pytest.mark.parametrize("kind", RGB_PROFILES)
@@ -374,152 +309,3 @@ def test_what_is_too_large_for_a_link_is_read_smaller(form, ratio, monkeypatch, 
     small = np.rot90(np.asarray(image.reduce(ratio), int), -1 if form != "TIFF" else 0)
     assert found.shape == small.shape and np.abs(found - small).mean() < 6
     assert f"x is 640x512 pixels; read at {640 // ratio}x{512 // ratio}" in caplog.text
-
-
-# TIFF
-
-
-def cut(plane, rows, tile):
-    """Strips of so many rows, or tiles of width and height, which are filled up at the right and below."""
-    if tile is None:
-        return [plane[top : top + rows] for top in range(0, len(plane), rows)]
-    wide, high = tile
-    full = np.pad(plane, [(0, -plane.shape[0] % high), (0, -plane.shape[1] % wide), (0, 0)])
-    places = [(top, left) for top in range(0, full.shape[0], high) for left in range(0, full.shape[1], wide)]
-    return [full[top : top + high, left : left + wide] for top, left in places]
-
-
-def make_tiff(
-    values,
-    order="<",
-    photometric=1,
-    kind=1,
-    bits=None,
-    planar=False,
-    rows=20,
-    predictor=1,
-    deflate=False,
-    extra=(),
-    tile=None,
-):
-    """A TIFF written by hand from [H, W, S]."""
-    values = np.asarray(values)
-    height, width, samples = values.shape
-    bits, packed = bits or values.dtype.itemsize * 8, []
-    for plane in np.moveaxis(values, -1, 0)[..., None] if planar else [values]:
-        for part in cut(plane, rows, tile):
-            if predictor == 2:
-                part = np.concatenate([part[:, :1], np.diff(part, axis=1)], axis=1).astype(values.dtype)
-            if predictor == 3:
-                bytes_of = part.astype(part.dtype.newbyteorder(">")).view(np.uint8)
-                bytes_of = bytes_of.reshape(*part.shape[:1], -1, part.dtype.itemsize)
-                mixed = np.moveaxis(bytes_of, 2, 1).reshape(len(part), -1, part.shape[2])
-                data = np.concatenate([mixed[:, :1], np.diff(mixed, axis=1)], axis=1).astype(np.uint8).tobytes()
-            elif bits % 8:
-                shifts = np.arange(bits - 1, -1, -1)
-                data = np.packbits(
-                    (part.reshape(len(part), -1, 1) >> shifts & 1).reshape(len(part), -1), axis=1
-                ).tobytes()
-            else:
-                data = part.astype(part.dtype.newbyteorder(order)).tobytes()
-            packed.append(zlib.compress(data) if deflate else data)
-    offsets = 8 + np.concatenate([[0], np.cumsum([len(p) for p in packed])])
-    entries = {256: [width], 257: [height], 258: [bits] * samples, 259: [8 if deflate else 1], 262: [photometric]}
-    where, sizes = offsets[:-1].tolist(), [len(p) for p in packed]
-    entries |= (
-        {322: [tile[0]], 323: [tile[1]], 324: where, 325: sizes} if tile else {273: where, 278: [rows], 279: sizes}
-    )
-    entries |= {277: [samples]}
-    entries |= {284: [2 if planar else 1], 317: [predictor], 339: [kind] * samples} | (
-        {338: list(extra)} if extra else {}
-    )
-    start = int(offsets[-1])
-    directory, after = struct.pack(order + "H", len(entries)), start + 2 + 12 * len(entries) + 4
-    tail = b""
-    for tag, numbers in sorted(entries.items()):
-        data = struct.pack(f"{order}{len(numbers)}I", *numbers)
-        if len(data) > 4:
-            data, tail = struct.pack(order + "I", after + len(tail)), tail + data
-        directory += struct.pack(order + "HHI", tag, 4, len(numbers)) + data
-    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, start)
-    return head + b"".join(packed) + directory + bytes(4) + tail
-
-
-UNIT = COLOURS / 255.0
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("planar", [False, True])
-@pytest.mark.parametrize("predictor, deflate", [(1, False), (1, True), (2, True)])
-@pytest.mark.parametrize("dtype, kind", [("u2", 1), ("u4", 1), ("i2", 2), ("i4", 2)])
-def test_tiff_of_deep_samples(dtype, kind, order, planar, predictor, deflate):
-    values = (UNIT * np.iinfo(dtype).max).round().astype(dtype)
-    options = {"photometric": 2, "kind": kind, "planar": planar, "predictor": predictor, "deflate": deflate}
-    assert np.abs(read(make_tiff(values, order, **options)) - COLOURS).max() <= 1
-    assert np.abs(read(make_tiff(values[..., :1], order, **options | {"photometric": 1})) - COLOURS[..., :1]).max() <= 1
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("predictor", [1, 3])
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
-def test_tiff_of_floats(dtype, predictor, order):
-    data = make_tiff(UNIT.astype(dtype), order, photometric=2, kind=3, predictor=predictor, deflate=predictor > 1)
-    assert np.abs(read(data) - COLOURS).max() <= 1
-
-
-@pytest.mark.parametrize("bits", [10, 12, 14])
-@pytest.mark.parametrize("samples", [1, 3])
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_tiff_of_bits_that_fill_no_bytes(bits, samples, order):
-    values = (UNIT[..., :samples] * (2**bits - 1)).round().astype(int)
-    data = make_tiff(values, order, photometric=2 if samples == 3 else 1, bits=bits)
-    assert np.abs(read(data) - COLOURS[..., :samples]).max() <= 1
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_tiff_whose_zero_is_white(order):
-    values = (UNIT[..., :1] * 65535).round().astype("u2")
-    assert np.abs(read(make_tiff(65535 - values, order, photometric=0)) - COLOURS[..., :1]).max() <= 1
-
-
-@pytest.mark.parametrize("planar", [False, True])
-@pytest.mark.parametrize("samples, photometric", [(2, 1), (4, 2)])
-def test_tiff_with_deep_transparency_is_on_white(samples, photometric, planar):
-    alpha = np.tile(np.linspace(0, 1, W), (H, 1))[..., None]
-    values = (np.concatenate([UNIT[..., : samples - 1], alpha], -1) * 65535).round().astype("u2")
-    expected = COLOURS[..., : samples - 1] * alpha + 255 * (1 - alpha)
-    found = read(make_tiff(values, photometric=photometric, planar=planar, extra=[2]))
-    assert np.abs(found - expected).max() <= 2
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("planar", [False, True])
-@pytest.mark.parametrize("predictor, deflate", [(1, False), (2, True)])
-def test_tiff_in_tiles(predictor, deflate, planar, order):
-    values = (UNIT * 65535).round().astype("u2")  # 66 x 70 pixels are no whole number of tiles
-    options = {"photometric": 2, "planar": planar, "predictor": predictor, "deflate": deflate, "tile": (32, 48)}
-    data = make_tiff(values, order, **options)
-    assert tiff.layout(tiff.tags(data)).tile == (32, 48)
-    assert np.abs(read(data) - COLOURS).max() <= 1
-
-
-@pytest.mark.parametrize(
-    "change, told",
-    [
-        ({"photometric": 6}, "colours of kind 6"),
-        ({"bits": 0}, "which is not read"),
-    ],
-)
-def test_tiff_of_a_kind_that_is_not_read_is_named(change, told):
-    shape = tiff.layout(tiff.tags(make_tiff((UNIT * 65535).astype("u2"), photometric=2)))._replace(**change)
-    with pytest.raises(ValueError, match=told):
-        tiff.read(b"", shape)
-
-
-def test_hostile_tiff_is_refused_before_memory_is_taken():
-    data = make_tiff((UNIT * 65535).astype("u2"), photometric=2)
-    at = data.index(struct.pack("<HHI", 256, 4, 1)) + 8
-    for width in (2**31, 200_000_000, 0):
-        with pytest.raises(InputError, match="^x(: damaged| is .* pixels)"):
-            read(data[:at] + struct.pack("<I", width) + data[at + 4 :])
-    assert len(PNG) == 8 and png(struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0), b"").startswith(PNG)

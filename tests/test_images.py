@@ -2,14 +2,13 @@
 
 import io
 import os
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import photo
 from PIL import Image, ImageFile, ImageFilter, features
+from png_files import png
 
 from semcast.errors import InputError
 from semcast.files import write_bytes
@@ -45,13 +44,6 @@ def grey(values: np.ndarray) -> np.ndarray:
 def over_white(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """alpha v + (1 - alpha) 255, alpha in 0 .. 255."""
     return (values * (alpha / 255.0) + 255 - alpha).round()
-
-
-def png(header: bytes, data: bytes) -> bytes:
-    """A PNG written by hand; `header` is IHDR's 13 bytes."""
-    parts = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
-    chunks = [struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in parts]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 LOSSLESS = [
@@ -190,7 +182,7 @@ def test_every_suffix_looked_for_in_training_folders_is_a_format_that_is_read():
 )
 def test_too_many_pixels_are_refused_by_the_header_alone(side, text, monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
-    data = png(struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), zlib.compress(bytes(1000)))
+    data = png(side, side, bytes(1000))
     with pytest.raises(InputError, match=rf"^x ({text}); more than {MAX_PIXELS} "):
         decode(io.BytesIO(data), "x")
 

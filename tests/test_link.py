@@ -11,8 +11,9 @@ import pytest
 import torch
 from conftest import photo, tiny_cascade
 from PIL import Image
+from test_channel import seeded
 
-from semcast import Link, load_model, randomness, read_image
+from semcast import Link, load_model, read_image
 from semcast.cascade.checkpoint import save_model
 from semcast.cascade.denoiser import denoise, prepare
 from semcast.cascade.loading import compile_networks
@@ -28,10 +29,6 @@ from semcast.receiver import receive
 
 ROW_KEYS = """image width height channel_uses bandwidth_ratio side_bits channel snr_db seed
     psnr_db ssim ms_ssim lpips lpips_vgg encode_ms decode_ms""".split()
-
-
-def seeded(*seeds: int) -> list[np.random.Generator]:
-    return [randomness.seeded(seed) for seed in seeds]
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

@@ -11,9 +11,13 @@ from torchmetrics.functional.image.lpips import _LPIPS, ScalingLayer
 
 from semcast import randomness
 from semcast.bench import downscale
+from semcast.bench.pictures import SmokePictures
+from semcast.cascade.device import to_tensor
 from semcast.channels.noise import awgn
 from semcast.errors import InputError
 from semcast.images import round_8bit, to_image, to_pixels
+from semcast.metrics.colour import ciede2000, delta_e, lab
+from semcast.metrics.dists import DISTS
 from semcast.metrics.lpips import LPIPS, NETWORKS, load_lpips
 from semcast.metrics.measure import measure
 from semcast.metrics.pixels import MS_SSIM_SIDE_MIN, PSNR_CAP_DB, psnr_db, structure
@@ -231,3 +235,31 @@ def test_downscale_sends_unit_power_and_improves_with_snr(monkeypatch):
     assert np.array_equal(
         to_pixels(again), to_pixels(downscale.downscale_and_send(image, 288, 1, randomness.seeded(0)))
     )
+
+
+def test_dists_is_torchmetrics(monkeypatch):
+    import torchmetrics.functional.image.dists as theirs
+    from torchvision.models import vgg16
+
+    torch.manual_seed(0)
+    network = vgg16(weights=None).eval()
+    monkeypatch.setattr(theirs, "vgg16", lambda weights: network)
+    expected, face = theirs.DISTSNetwork(), SmokePictures().read(0)
+    ours = DISTS(vgg16(weights=None).features[:30], expected.alpha.data, expected.beta.data)
+    ours.features.load_state_dict({k: v for k, v in network.features.state_dict().items() if int(k.split(".")[0]) < 30})
+    a, b = to_tensor(face[:96, :64]), to_tensor(face[100:196, 60:124])
+    with torch.inference_mode():
+        assert ours.distance(ours.moments(a), ours.moments(b)) == pytest.approx(expected(a, b).item(), abs=1e-5)
+        assert abs(ours.distance(ours.moments(a), ours.moments(a))) < 1e-5
+
+
+def test_colour_error_is_ciede2000():
+    from skimage.color import deltaE_ciede2000, rgb2lab
+
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 40, 40, 3))
+    a[0], b[0, :20] = 0.5, 0.5  # greys have no hue
+    assert np.allclose(lab(a), rgb2lab(a), atol=1e-3)
+    assert np.allclose(ciede2000(lab(a), lab(b)), deltaE_ciede2000(rgb2lab(a), rgb2lab(b)), atol=1e-3)
+    flat = torch.full((1, 3, 40, 40), 0.5)
+    assert delta_e(flat, flat + 0.02 * torch.tensor([1.0, -1.0]).repeat(20)) < 1e-6  # detail that keeps the colour

@@ -1,119 +1,48 @@
-"""The official networks: both layouts, wrong files, and fetching from a hub that fails in every way."""
+"""The official networks: both layouts, wrong files, what they take of memory."""
 
-import errno
 import hashlib
 import json
-import re
-import sys
-import threading
-from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import photo, tiny_cascade, tiny_config
+from conftest import photo
 from filelock import FileLock
+from official_files import LITE, fetch, official_tiny, parameters, same, to_diffusers, write
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from test_parity import stage_b_keys_to_diffusers
 
 from semcast import load_model
 from semcast.cascade import hub, models
 from semcast.cascade.checkpoint import load_cascade
-from semcast.cascade.config import NETWORKS, StageAConfig
+from semcast.cascade.config import NETWORKS
 from semcast.cascade.device import visiting
 from semcast.cascade.loading import load_torch
 from semcast.cascade.model import Cascade
 from semcast.cascade.models import OFFICIAL, OFFICIAL_PARAMETERS, find_model
 from semcast.cascade.official import check, part_of, to_ours
-from semcast.errors import InputError, brings
+from semcast.errors import InputError
 from semcast.link import Link
 
-LITE = "stable-cascade-lite"
-COMMIT, OTHER_COMMIT = "1" * 40, "2" * 40
-STAGE_A_TINY = StageAConfig(hidden=(8, 16), bottleneck_blocks=1, codebook_size=32)
-
-
-def official_tiny(name: str = LITE):
-    stage_b = replace(tiny_config().stage_b, noise_map=False)
-    changes = dict(
-        prediction="epsilon", noise_aware=False, guidance=1.1, steps=2, stage_a=STAGE_A_TINY, stage_b=stage_b
-    )
-    return tiny_config(name=name, licence=OFFICIAL[name].licence, **changes)
-
-
-def to_diffusers(part: str, tensors: dict) -> dict:
-    if part == "stage_b":
-        return stage_b_keys_to_diffusers(tensors)
-    return {k.replace("vquantizer.codebook", "vquantizer.embedding"): v for k, v in tensors.items()}
-
-
-@pytest.fixture(scope="module")
-def weights() -> dict[str, dict]:
-    """{part: tensors} of a tiny random official model; Stage B in bfloat16, as in the official files."""
-    config = official_tiny()
-    cascade = tiny_cascade(3, **{name: getattr(config, name) for name in config.__dataclass_fields__})
-    parts = {part: getattr(cascade, part).state_dict() for part in NETWORKS}
-    parts["stage_b"] = {k: v.bfloat16() for k, v in parts["stage_b"].items()}
-    return parts
-
-
-def parameters(cascade: Cascade) -> dict[str, int]:
-    return {part: sum(p.numel() for p in getattr(cascade, part).parameters()) for part in NETWORKS}
-
-
-def write(path, tensors) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in tensors.items()}, path)
-
 
 @pytest.fixture
-def original(weights, tmp_path):
-    """A folder in the original layout."""
-    for part, file in hub.FILES[LITE].items():
-        write(tmp_path / "original" / file, weights[part])
-    return tmp_path / "original"
-
-
-@pytest.fixture
-def in_diffusers(weights, tmp_path):
+def in_diffusers(official_weights, tmp_path):
     """A folder in diffusers' layout, as on the hub: the encoder is at its top, and it holds other networks too."""
     folder = tmp_path / "hub"
-    write(folder / "decoder_lite/diffusion_pytorch_model.bf16.safetensors", to_diffusers("stage_b", weights["stage_b"]))
-    write(folder / "vqgan/diffusion_pytorch_model.safetensors", to_diffusers("stage_a", weights["stage_a"]))
-    write(folder / "effnet_encoder.safetensors", weights["encoder"])
+    write(
+        folder / "decoder_lite/diffusion_pytorch_model.bf16.safetensors",
+        to_diffusers("stage_b", official_weights["stage_b"]),
+    )
+    write(folder / "vqgan/diffusion_pytorch_model.safetensors", to_diffusers("stage_a", official_weights["stage_a"]))
+    write(folder / "effnet_encoder.safetensors", official_weights["encoder"])
     write(folder / "stage_c_bf16.safetensors", {"clip_img_mapper.weight": torch.zeros(1)})
     return folder
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("SEMCAST_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-def fetch(**options):
-    return hub.fetch(LITE, **{"accept_license": True, "config": official_tiny()} | options)
-
-
-def same(folder, weights) -> bool:
-    """Whether the model in `folder` has exactly these tensors, in their precision."""
-    for part in NETWORKS:
-        tensors = load_file(folder / f"{part}.safetensors")
-        if tensors.keys() != weights[part].keys():
-            return False
-        if not all(tensors[k].dtype == v.dtype and torch.equal(tensors[k], v) for k, v in weights[part].items()):
-            return False
-    return True
 
 
 # layouts
 
 
-def test_both_layouts_become_the_same_tensors_in_the_same_precision(weights):
-    for part, tensors in weights.items():
+def test_both_layouts_become_the_same_tensors_in_the_same_precision(official_weights):
+    for part, tensors in official_weights.items():
         assert part_of(tensors) == part_of(to_diffusers(part, tensors)) == part
         assert to_ours(tensors, "x") == tensors  # the very same objects
         ours = to_ours(to_diffusers(part, tensors), "x")
@@ -180,8 +109,8 @@ def test_the_message_names_the_wrong_network(official):
         assert str(error.value) == text
 
 
-def test_damaged_attention_weights_are_named(weights):
-    theirs = to_diffusers("stage_b", weights["stage_b"])
+def test_damaged_attention_weights_are_named(official_weights):
+    theirs = to_diffusers("stage_b", official_weights["stage_b"])
     name = next(k for k in theirs if k.endswith("attention.to_q.weight"))
     other = name.replace("to_q", "to_k")
     for damaged in ({k: v for k, v in theirs.items() if k != other}, theirs | {other: torch.zeros(3, 3, 3)}):
@@ -194,9 +123,9 @@ def test_damaged_attention_weights_are_named(weights):
 
 
 @pytest.mark.parametrize("layout", ["original", "in_diffusers"])
-def test_local_folders_in_either_layout_become_the_same_model(layout, request, weights, home):
+def test_local_folders_in_either_layout_become_the_same_model(layout, request, official_weights, home):
     folder = fetch(sources=[request.getfixturevalue(layout)])
-    assert folder == home / "models" / LITE and same(folder, weights)
+    assert folder == home / "models" / LITE and same(folder, official_weights)
     assert sorted(p.name for p in folder.iterdir()) == [
         *("NOTICE", "config.json", "encoder.safetensors", "source.json", "stage_a.safetensors", "stage_b.safetensors"),
     ]
@@ -209,18 +138,18 @@ def test_local_folders_in_either_layout_become_the_same_model(layout, request, w
     assert cascade.stage_a.config.scale_factor == 0.43 and cascade.config.guidance == 1.1
 
 
-def test_single_files_take_precedence_over_folders_whatever_their_names(in_diffusers, weights, tmp_path, home):
-    other = {k: v + 1 for k, v in weights["stage_a"].items()}
+def test_single_files_take_precedence_over_folders_whatever_their_names(in_diffusers, official_weights, tmp_path, home):
+    other = {k: v + 1 for k, v in official_weights["stage_a"].items()}
     write(tmp_path / "whatever.safetensors", other)
     folder = fetch(sources=[in_diffusers, tmp_path / "whatever.safetensors"])
-    assert same(folder, weights | {"stage_a": other})
+    assert same(folder, official_weights | {"stage_a": other})
 
 
-def test_a_folder_with_both_sizes_gives_the_one_asked_for(original, weights, home):
+def test_a_folder_with_both_sizes_gives_the_one_asked_for(original, official_weights, home):
     fitting = hub.FILES[LITE]["stage_b"]
-    wide = weights["stage_b"] | {"down_blocks.1.0.channelwise.0.weight": torch.zeros(4, 640)}
+    wide = official_weights["stage_b"] | {"down_blocks.1.0.channelwise.0.weight": torch.zeros(4, 640)}
     write(original / "stage_b.safetensors", wide)
-    assert same(fetch(sources=[original]), weights)
+    assert same(fetch(sources=[original]), official_weights)
     (original / fitting).unlink()
     with pytest.raises(InputError) as error:
         fetch(sources=[original])
@@ -228,7 +157,7 @@ def test_a_folder_with_both_sizes_gives_the_one_asked_for(original, weights, hom
         f"{original}/stage_b.safetensors: down_blocks.1.0.channelwise.0.weight is [4, 640], expected [64, 16]; "
         "it is the big network, which `semcast models fetch stable-cascade-big` takes"
     )
-    assert same(home / "models" / LITE, weights)  # the model that was there still is
+    assert same(home / "models" / LITE, official_weights)  # the model that was there still is
 
 
 STRANGERS = {
@@ -249,11 +178,12 @@ def test_other_networks_are_named(key, what, original, tmp_path, home):
     assert str(error.value) == f"{tmp_path}/x.safetensors is {what} (its first tensor is {key}); leave it out"
 
 
-def test_bad_sources_are_refused(original, tmp_path, home, weights):
+def test_bad_sources_are_refused(original, tmp_path, home, official_weights):
     (tmp_path / "x.ckpt").write_bytes(b"pickle")
     (tmp_path / "cut.safetensors").write_bytes((original / "stage_a.safetensors").read_bytes()[:1000])
     write(
-        tmp_path / "only/decoder_lite/diffusion_pytorch_model.safetensors", to_diffusers("stage_b", weights["stage_b"])
+        tmp_path / "only/decoder_lite/diffusion_pytorch_model.safetensors",
+        to_diffusers("stage_b", official_weights["stage_b"]),
     )
     a, b = original / "stage_a.safetensors", tmp_path / "only"
     cases = [
@@ -299,7 +229,9 @@ def test_the_licence_has_to_be_accepted_once(original, home):
     assert hub.TERMS in (home / "models" / LITE / "NOTICE").read_text()
 
 
-def test_an_interrupted_fetch_leaves_no_model_and_a_parallel_one_is_refused(original, weights, home, monkeypatch):
+def test_an_interrupted_fetch_leaves_no_model_and_a_parallel_one_is_refused(
+    original, official_weights, home, monkeypatch
+):
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -315,7 +247,7 @@ def test_an_interrupted_fetch_leaves_no_model_and_a_parallel_one_is_refused(orig
     with FileLock(home / "models" / f"{LITE}.lock"):
         with pytest.raises(InputError, match="stable-cascade-lite is being fetched by another semcast; wait for it"):
             fetch(sources=[original])
-    assert same(fetch(sources=[original]), weights)
+    assert same(fetch(sources=[original]), official_weights)
 
 
 def test_the_command_line_fetches_lists_and_runs(original, home, cli, tmp_path, monkeypatch):
@@ -342,229 +274,6 @@ def test_the_command_line_fetches_lists_and_runs(original, home, cli, tmp_path, 
     assert all(row["parameters"] == sum(row["parts"].values()) for row in rows.values())
     code, out, _ = cli(*run)
     assert code == 0 and json.loads(out)["model"] == LITE
-
-
-# from the hub
-
-
-class Hub(ThreadingHTTPServer):
-    """The part of the hub's protocol that a fetch needs: repository information, and files by redirect with ranges."""
-
-    daemon_threads = False  # `server_close` waits for them
-
-    def __init__(self, files: dict[tuple[str, str], bytes]):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files = files
-        self.claims = {}  # (repo, file): what the hub says instead of the file's true size or hash
-        self.cuts = {}  # file: bytes after which the connection drops, once
-        self.down = set()  # files answered with 503
-        self.served = []  # (file, first byte)
-
-    def info(self, repo: str, commit: str) -> dict:
-        siblings = []
-        for (owner, file), data in self.files.items():
-            if owner == repo:
-                lfs = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "pointerSize": 130}
-                lfs |= self.claims.get(file, {})
-                siblings.append({"rfilename": file, "size": lfs["size"], "blobId": "b", "lfs": lfs})
-        return {"id": repo, "sha": commit, "siblings": siblings}
-
-
-class Handler(BaseHTTPRequestHandler):  # HTTP/1.0: the connection ends with the answer
-    def log_message(self, *_):
-        pass
-
-    def answer(self, status: int, body: bytes = b"", **headers) -> None:
-        self.send_response(status)
-        for name, value in ({"Content-Length": len(body)} | headers).items():
-            self.send_header(name.replace("_", "-"), str(value))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_GET(self):
-        server, path = self.server, self.path.split("?")[0].removeprefix("/")
-        if asked := re.fullmatch(r"api/models/(\w[\w-]*/[\w-]+)/revision/(\w+)", path):
-            commit = {"main": COMMIT, "v2": OTHER_COMMIT}.get(asked[2])
-            if commit is None:
-                return self.answer(404, X_Error_Code="RevisionNotFound")
-            return self.answer(200, json.dumps(server.info(asked[1], commit)).encode())
-        if asked := re.fullmatch(r"([\w-]+/[\w-]+)/resolve/(\w{40})/(.+)", path):
-            return self.answer(302, Location=f"/cdn/{asked[1]}/{asked[3]}")
-        _, owner, repo, file = path.split("/")
-        if file in server.down:
-            return self.answer(503)
-        data = server.files[f"{owner}/{repo}", file]
-        start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
-        server.served.append((file, start))
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(data) - start))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        self.end_headers()
-        stop = server.cuts.pop(file, len(data))
-        self.wfile.write(data[start:stop])
-
-
-@pytest.fixture
-def server(original, weights, tmp_path, home, monkeypatch):
-    from huggingface_hub import constants
-
-    files = {(hub.REPO, path.name): path.read_bytes() for path in original.iterdir()}
-    finer = {k: v * 2 for k, v in weights["stage_a"].items()}
-    write(tmp_path / "finer.safetensors", finer)
-    files[hub.DECODERS["ft-hq"]] = (tmp_path / "finer.safetensors").read_bytes()
-    server = Hub(files)
-    server.finer = finer
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 512)  # what is lost of a cut connection
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-STAGE_B = hub.FILES[LITE]["stage_b"]
-
-
-def test_fetching_records_the_origin_of_every_file(server, weights, home):
-    said = []
-    folder = fetch(say=said.append)
-    del said[0]  # the terms
-    assert same(folder, weights)
-    source = json.loads((folder / "source.json").read_text())
-    for part, file in hub.FILES[LITE].items():
-        data = server.files[hub.REPO, file]
-        assert source[part] == {
-            **{"repo": hub.REPO, "revision": COMMIT, "file": file},
-            **{"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
-        }
-    size_mib = len(server.files[hub.REPO, STAGE_B]) / 2**20
-    assert said[1] == f"stage_b  {size_mib:7.1f} MiB  {hub.REPO}/{STAGE_B} at {COMMIT[:12]}"
-    assert said[3].startswith("to get ") and len(said) == 4
-    assert sorted(p.name for p in folder.parent.iterdir()) == [LITE, f"{LITE}.lock"]
-    image = np.random.default_rng(0).random((1, 3, 64, 96), np.float32)
-    assert np.isfinite(Link(load_model(LITE))(image, 10.0).image).all()
-
-
-def test_files_that_are_here_are_not_fetched_again(server, weights, home, monkeypatch):
-    folder = fetch()
-    server.served.clear()
-    with monkeypatch.context() as patch:
-        patch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")  # nobody answers there, but this needs no network
-        assert fetch() == folder
-        with pytest.raises(
-            InputError, match=f"cannot ask the hub for {hub.REPO}: .*; check the network, or use --from"
-        ):
-            fetch(revision="v2")
-    fetch(decoder="ft-hq")
-    assert server.served == [("stage_a_ft_hq.safetensors", 0)]
-    assert same(folder, weights | {"stage_a": server.finer})
-    assert json.loads((folder / "source.json").read_text())["stage_a"]["repo"] == "madebyollin/stage-a-ft-hq"
-    server.served.clear()
-    fetch(revision="v2", decoder="ft-hq")
-    assert not server.served  # other commit, same files
-    assert json.loads((folder / "source.json").read_text())["stage_b"]["revision"] == OTHER_COMMIT
-    (folder / "stage_b.safetensors").unlink()
-    fetch(revision="v2", decoder="ft-hq")
-    assert server.served == [(STAGE_B, 0)]
-
-
-def test_a_revision_or_file_the_hub_does_not_have_is_named(server, home):
-    with pytest.raises(InputError) as error:
-        fetch(revision="gone")
-    assert str(error.value) == f"{hub.REPO} has no revision 'gone'"
-    del server.files[hub.REPO, STAGE_B]
-    with pytest.raises(InputError) as error:
-        fetch()
-    found = f"{hub.REPO} at revision main has no {STAGE_B} with a SHA-256"
-    assert str(error.value) == f"{found}; use another --revision, or --from"
-    assert not server.served
-
-
-def test_a_cut_connection_is_resumed_at_once(server, weights):
-    server.cuts[STAGE_B] = 5000
-    assert same(fetch(), weights)
-    first, second = [start for file, start in server.served if file == STAGE_B]
-    assert first == 0 < second <= 5000
-
-
-def test_an_interrupted_fetch_is_resumed_where_it_stopped(server, weights, home, monkeypatch):
-    server.cuts[STAGE_B] = 5000
-    sizes = [len(server.files[hub.REPO, file]) for file in hub.FILES[LITE].values()]
-
-    def drop(*args, **kwargs):  # the reconnection fails
-        server.down.add(STAGE_B)
-
-    import huggingface_hub.file_download as client
-
-    monkeypatch.setattr(client, "time", SimpleNamespace(sleep=drop))
-    with pytest.raises(InputError) as error:
-        fetch()
-    message = rf"{STAGE_B} stopped at (\d+) of {sizes[1]} bytes \(.*503.*\); repeat the command, .*"
-    stopped = int(re.fullmatch(message, str(error.value))[1])
-    assert 0 < stopped <= 5000
-    assert not models.known_models()[LITE].folder
-    server.down.clear()
-    server.served.clear()
-    said = []
-    assert same(fetch(say=said.append), weights)
-    assert (STAGE_B, stopped) in server.served and ("effnet_encoder.safetensors", 0) not in server.served
-    assert said[-1] == f"to get   {(sizes[1] - stopped + sizes[2]) / 2**20:7.1f} MiB"
-
-
-def test_a_wrong_hash_removes_the_file(server, weights, home):
-    right = server.files[hub.REPO, STAGE_B]
-    server.claims[STAGE_B] = {"sha256": hashlib.sha256(right).hexdigest()}
-    server.files[hub.REPO, STAGE_B] = right[:-1] + bytes([right[-1] ^ 1])
-    with pytest.raises(InputError) as error:
-        fetch()
-    wrong = f"its SHA-256 is not {hashlib.sha256(right).hexdigest()}"
-    assert str(error.value) == f"{STAGE_B} arrived damaged: {wrong}; it was removed, repeat the command"
-    kept = [hashlib.sha256(server.files[hub.REPO, "effnet_encoder.safetensors"]).hexdigest()]
-    assert [p.name for p in (home / "models" / f"{LITE}.partial").iterdir()] == kept
-    server.files[hub.REPO, STAGE_B] = right
-    assert same(fetch(), weights)
-
-
-def test_a_disk_too_small_is_refused_before_the_first_byte(server, home):
-    server.claims[STAGE_B] = {"size": 10**17}
-    with pytest.raises(
-        InputError,
-        match=r"\.partial has \d+ MiB free, 95367\d+ MiB are needed; free some or point SEMCAST_HOME to another",
-    ):
-        fetch()
-    assert not server.served
-
-
-def test_a_full_disk_gives_one_line_and_keeps_what_has_arrived(server, weights, home, monkeypatch):
-    import huggingface_hub.file_download as client
-
-    def fill(url, file, **_):
-        file.write(b"some")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(client, "http_get", fill)
-        with pytest.raises(InputError) as error:
-            fetch()
-    remedy = "free some, or point SEMCAST_HOME to another disk, and repeat the command; what has arrived is kept"
-    assert str(error.value) == f"no space left for {home / 'models' / LITE}: {remedy}"
-    [partial] = (home / "models" / f"{LITE}.partial").iterdir()
-    data = server.files[hub.REPO, "effnet_encoder.safetensors"]
-    partial.write_bytes(data[:4])
-    assert same(fetch(), weights)
-    assert ("effnet_encoder.safetensors", 4) in server.served
-
-
-def test_without_the_hub_package_the_remedy_is_named(home, cli, monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    remedy = re.escape(f"fetching needs huggingface_hub: {brings('official')}")
-    with pytest.raises(InputError, match=f"^{remedy}$"):
-        fetch()
-    code, out, err = cli("models", "fetch", LITE, "--accept-license")
-    assert (code, out) == (2, "") and re.fullmatch(f"semcast: {remedy}\n", err)
 
 
 # memory

@@ -1,8 +1,10 @@
 """benchmarks/radio.py: equal peaks, what its receivers make of a clean signal, and its means."""
 
+import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -89,3 +91,35 @@ def test_means_are_over_pictures():
 def test_a_strip_keeps_to_its_size():
     noise = seeded("strip").integers(0, 256, (300, 300, 3)).astype(np.uint8)
     assert 20_000 < len(radio.jpeg(noise, 50_000)) <= 50_000
+
+
+def test_only_what_is_missing_or_of_another_version_is_measured_again(tmp_path, monkeypatch):
+    """A stand-in for the signals: what is asked for is counted."""
+    asked, out = [], tmp_path / "radio.json"
+    versions = {"semcast-ladder": "first"}
+    monkeypatch.setattr(radio, "find_system", lambda name: SimpleNamespace(version=lambda: versions[name]))
+
+    def pictures_of(name, pixels, channel, systems):
+        for system in systems:
+            asked.append((name, system))
+            yield {"image": name, "system": system, "channel": channel, "snr3k_db": 0.0, "lost": False}, pixels
+
+    monkeypatch.setattr(radio, "pictures_of", pictures_of)
+    monkeypatch.setattr(radio, "means", lambda rows: [])
+    for i in range(2):
+        Image.fromarray(picture() // (i + 1)).save(tmp_path / f"{i}.png")
+
+    def run(*files: str) -> set:
+        asked.clear()
+        flags = ["--data", *(tmp_path / file for file in files), "--systems", "semcast 1 s", "Robot 36", "--out", out]
+        monkeypatch.setattr(sys, "argv", ["radio.py", *map(str, flags)])
+        radio.main()
+        return set(asked)
+
+    assert run("0.png") == {("0.png", "semcast 1 s"), ("0.png", "Robot 36")}
+    assert run("0.png", "1.png") == {("1.png", "semcast 1 s"), ("1.png", "Robot 36")}
+    versions["semcast-ladder"] = "second"
+    assert run("0.png", "1.png") == {("0.png", "semcast 1 s"), ("1.png", "semcast 1 s")}
+    assert run("0.png", "1.png") == set()
+    rows = json.loads(out.read_text())["rows"]
+    assert len(rows) == 8 and rows == radio.in_order(rows)

@@ -18,7 +18,7 @@ import soundfile
 
 from semcast.errors import InputError
 from semcast.signals import audio, iq
-from semcast.signals.audio import read_audio, read_audio_blocks, to_int16, write_audio
+from semcast.signals.audio import read_audio_blocks, to_int16, write_audio
 from semcast.signals.files import SIGNAL_SUFFIXES, files_of, read_blocks, read_signal, write_signal
 from semcast.signals.iq import read_cfile
 from semcast.signals.sigmf import META_BYTES_MAX, parse_meta, read_sigmf, write_sigmf
@@ -56,7 +56,7 @@ def alike(found: np.ndarray, expected: np.ndarray, tolerance: float) -> bool:
 @pytest.mark.parametrize("rate_hz", [8000, 11025, 44100, 48000])
 def test_wav_of_any_rate_and_depth_is_read(rate_hz, subtype, tolerance, tmp_path):
     soundfile.write(tmp_path / "x.wav", sound(rate_hz), rate_hz, subtype)
-    found = read_audio(tmp_path / "x.wav")
+    found = read_signal(tmp_path / "x.wav")
     assert found.dtype == np.float32
     assert close(found, sound(), tolerance)
 
@@ -74,7 +74,7 @@ def test_of_several_channels_the_strongest_is_read(tmp_path):
     x = sound()
     hum = np.full_like(x, 0.9)  # an offset is not strength
     soundfile.write(tmp_path / "x.wav", np.stack([hum, 0.01 * x, x, -0.5 * x], axis=1), RATE_HZ, "FLOAT")
-    assert np.array_equal(read_audio(tmp_path / "x.wav"), x)
+    assert np.array_equal(read_signal(tmp_path / "x.wav"), x)
 
 
 def test_long_files_are_read_in_short_blocks(tmp_path):
@@ -89,7 +89,7 @@ def test_what_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(audio, "HOURS_MAX", 1 / 3600)
     write_audio(tmp_path / "x.wav", sound(seconds=2.5))
     with pytest.raises(InputError, match="is longer than 0.000277778 hours, which do not fit into memory; cut it up"):
-        read_audio(tmp_path / "x.wav")
+        read_signal(tmp_path / "x.wav")
     assert sum(len(block) for block in read_audio_blocks(tmp_path / "x.wav")) == 2.5 * RATE_HZ
 
 
@@ -119,7 +119,7 @@ def test_clipping_is_never_silent(tmp_path, caplog):
 
 def test_silence_stays_silence(tmp_path):
     write_audio(tmp_path / "x.wav", np.zeros(100, np.float32))
-    assert np.array_equal(read_audio(tmp_path / "x.wav"), np.zeros(100))
+    assert np.array_equal(read_signal(tmp_path / "x.wav"), np.zeros(100))
     with pytest.raises(ValueError, match="not all numbers"):
         write_audio(tmp_path / "x.wav", np.float32([np.nan]))
 
@@ -141,7 +141,7 @@ def test_half_samples_between_reads_are_joined(monkeypatch):
     pieces = [whole.tobytes()[i : i + 333] for i in range(0, 16000, 333)] + [b""]
     stdin = SimpleNamespace(buffer=SimpleNamespace(read1=lambda _: pieces.pop(0)), isatty=lambda: False)
     monkeypatch.setattr(sys, "stdin", stdin)
-    assert np.array_equal(read_audio(DASH), whole / np.float32(32768))
+    assert np.array_equal(read_signal(DASH), whole / np.float32(32768))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_bad_files_are_one_line(name, content, message, tmp_path):
 def test_bad_sound_is_one_line(samples, rate_hz, message, tmp_path):
     soundfile.write(tmp_path / "x.wav", np.array(samples, np.float32), rate_hz, "FLOAT")
     with pytest.raises(InputError, match=message):
-        read_audio(tmp_path / "x.wav")
+        read_signal(tmp_path / "x.wav")
 
 
 @pytest.mark.parametrize("suffix, subtype", [(".wav", "PCM_16"), (".flac", "PCM_16"), (".ogg", "VORBIS")])
@@ -189,7 +189,7 @@ def test_files_that_end_early_are_read_up_to_there(suffix, subtype, tmp_path, ca
     soundfile.write(path, sound(RATE_HZ, 50), RATE_HZ, subtype)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 3 // 5])
-    found = read_audio(path)
+    found = read_signal(path)
     assert suffix != ".flac" or "x.flac is damaged after" in caplog.text
     assert 25 * RATE_HZ < len(found) <= 35 * RATE_HZ
     assert np.abs(found - sound(RATE_HZ, 50)[: len(found)]).max() < 0.1  # Vorbis is not exact
@@ -200,7 +200,7 @@ def test_a_header_that_claims_too_much_costs_nothing(tmp_path):
     data = bytearray((tmp_path / "x.wav").read_bytes())
     data[40:44] = b"\xf0\xff\xff\xff"  # 4 GiB of samples
     (tmp_path / "x.wav").write_bytes(data)
-    assert alike(read_audio(tmp_path / "x.wav"), sound(), 4e-5)
+    assert alike(read_signal(tmp_path / "x.wav"), sound(), 4e-5)
 
 
 def test_damage_never_crashes(tmp_path):

@@ -27,8 +27,11 @@ class Engine(Protocol):
         """Which encoder made Z (`fingerprint.encoder_id`)."""
         ...
 
-    def load(self) -> None:
-        """Load all networks now, not when they are first needed, so that a damaged file is known before any work."""
+    def load(self, layers: bool = True) -> None:
+        """Load the networks now, not when they are first needed, so that a damaged file is known before any work.
+
+        layers: those of the layers above Z too.
+        """
         ...
 
     def encode(self, image: np.ndarray) -> np.ndarray:

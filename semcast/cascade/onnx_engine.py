@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +58,14 @@ class OnnxEngine:
         above = load_weights(self.folder, ENHANCEMENT) if self.config.enhancement.exists else None
         return encoder_id(load_weights(self.folder, "encoder"), above)
 
-    def load(self) -> None:
-        for name in graphs_of(self.config):
-            self.session(name)
+    def load(self, layers: bool = True) -> None:
+        """ONNX Runtime prepares one network while Python builds the graphs of the next."""
+        parts = [part for part in self.config.networks if layers or part != ENHANCEMENT]
+        with ThreadPoolExecutor(len(parts) + 1) as threads:
+            known = threads.submit(lambda: self.encoder_id)
+            for made in threads.map(self.prepare, parts):
+                self.sessions |= made
+            known.result()
 
     def encode(self, image: np.ndarray) -> np.ndarray:
         run = self.session("encoder", image.shape[-2] * image.shape[-1] > 16 * LARGE)
@@ -111,16 +117,19 @@ class OnnxEngine:
             of a picture at once; the decoder works in tiles.
         """
         if (name, large) not in self.sessions:
-            part = PARTS[name]
-            names = [n for n in GRAPHS if PARTS[n] == part]
-            tensors, where = load_weights(self.folder, part), f"{self.folder}/{part}.safetensors"
-            try:
-                made = {n: GRAPHS[n](getattr(self.config, part), tensors, where) for n in names}
-            except (KeyError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
-                raise InputError(f"{self.folder}/config.json describes no network: {error}") from None
-            check_unknown(tensors, set().union(*(graph.used for graph in made.values())), part, where)
-            self.sessions |= {(n, large): self.start(graph, large) for n, graph in made.items()}
+            self.sessions |= self.prepare(PARTS[name], large)
         return self.sessions[name, large]
+
+    def prepare(self, part: str, large: bool = False) -> dict[tuple[str, bool], Run]:
+        """The sessions of a network's graphs."""
+        names = [name for name in GRAPHS if PARTS[name] == part]
+        tensors, where = load_weights(self.folder, part), f"{self.folder}/{part}.safetensors"
+        try:
+            made = {name: GRAPHS[name](getattr(self.config, part), tensors, where) for name in names}
+        except (KeyError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+            raise InputError(f"{self.folder}/config.json describes no network: {error}") from None
+        check_unknown(tensors, set().union(*(graph.used for graph in made.values())), part, where)
+        return {(name, large): self.start(graph, large) for name, graph in made.items()}
 
     def start(self, graph: Graph, large: bool) -> Run:
         """Give a graph to ONNX Runtime, which takes the weights from our arrays."""

@@ -21,7 +21,7 @@ class TorchEngine:
         above = arrays(cascade.enhancement) if self.config.enhancement.exists else None
         self.encoder_id = encoder_id(arrays(cascade.encoder), above)
 
-    def load(self) -> None:
+    def load(self, layers: bool = True) -> None:
         """Nothing is left to load."""
 
     @torch.inference_mode()

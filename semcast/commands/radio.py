@@ -194,9 +194,11 @@ def is_recording(path: Path) -> bool:
 
 def check_frames_only(args) -> None:
     """Refuse what `receive` and `info` do with recordings, where there are only frames."""
-    flags = ["--header", "--rate", "--centre", "--pick", "--report", "--device-in"]
-    if args.command == "receive" and not args.confidence:
-        flags.append("--json")
-    for flag in flags:
+    for flag in ("--header", "--rate", "--centre", "--pick", "--report", "--device-in"):
         if getattr(args, flag[2:].replace("-", "_"), None):
             raise InputError(f"{flag} is for recordings ({SUFFIXES} ...), and there are only frames")
+    if args.command == "receive" and args.json and not args.confidence:
+        raise InputError(
+            "--json prints what was measured of a recording, and the errors that --confidence expects of a picture; "
+            "of frames, give --confidence MAP.png with it"
+        )

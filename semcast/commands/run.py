@@ -3,6 +3,7 @@
 import json
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +22,7 @@ from .common import (
     progress_bar,
     stem_of,
 )
-from .rate import check_rate, choose_rungs
+from .rate import check_rate, choose_rungs, is_asked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +65,7 @@ def run(args) -> None:
     if len({job.image for job in jobs}) == 1:
         read(jobs[0].image)  # refused before the networks are loaded
     link = load_link(args)
-    link.engine.load()
+    link.engine.load(layers=is_asked(args))
     lpips, bad, lost = load_metrics(args.lpips, args.fetch_metrics), 0, 0
     for job in jobs:
         try:
@@ -152,8 +153,10 @@ def send_over(job: Job, image: "np.ndarray", link: "Link", lpips: dict, args) ->
         result = link(image, job.snr_db, job.seed, args.factor, args.steps, tick, rungs)
     if job.output != STDIO:
         make_folder(job.output.parent)
-    write_image(job.output, result.image)
-    quality = measure(image, result.image, lpips)
+    with ThreadPoolExecutor(1) as beside:
+        writing = beside.submit(write_image, job.output, result.image)
+        quality = measure(image, result.image, lpips)
+        writing.result()
     if quality["ms_ssim"] is None:
         notice("ms_ssim of %s is null: it needs sides of at least %d pixels", job.image, MS_SSIM_SIDE_MIN)
     hint_at_size(str(job.image), image.shape[2], image.shape[3], result.payload_uses)

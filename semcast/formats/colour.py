@@ -15,7 +15,7 @@ from .kinds import say_once
 from .metadata import Cicp
 
 Primaries = tuple[float, ...]  # x and y of white, red, green, blue: as in PNG's cHRM
-D65, D50, C, E, DCI = (0.3127, 0.329), (0.3457, 0.3585), (0.31, 0.316), (1 / 3, 1 / 3), (0.314, 0.351)
+D65, C, E, DCI = (0.3127, 0.329), (0.31, 0.316), (1 / 3, 1 / 3), (0.314, 0.351)
 SRGB: Primaries = (*D65, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 BT601: Primaries = (*D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07)
 PRIMARIES: dict[int, Primaries] = {  # by their number in H.273; those that are missing count as sRGB's

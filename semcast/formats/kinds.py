@@ -1,10 +1,15 @@
-"""Files that people take for pictures and that are not read: each is named, with what to do about it."""
+"""How files begin: pictures that are read, and what people take for pictures and is not, with what to do about it."""
 
 import re
 from functools import lru_cache
 from logging import getLogger
 from pathlib import Path
 
+HEAD_BYTES = 16  # of a file, which say whether it begins like a picture
+PICTURE = re.compile(
+    rb"\x89PNG|\xff\xd8\xff|GIF8|BM|RIFF....WEBP|II[*+]\0|MM\0[*+]|P[1-6]\s|....ftyp|\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    re.DOTALL,
+)
 RAW_SUFFIXES = {".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".x3f", ".3fr"}
 RAW = "a camera's raw file; develop it first (darktable, RawTherapee), and send the JPEG or TIFF"
 PDF = "a document; turn its page into a picture first (pdftoppm -png)"
@@ -29,6 +34,11 @@ SIGNATURES = (  # how a file begins, what it is, what to do
 )
 DNG_VERSION = 50706  # a TIFF tag
 HEIF = re.compile(rb"....ftyp(heic|heix|hevc|hevx|heim|heis|hevm|hevs|mif1|msf1)", re.DOTALL)
+
+
+def is_like_picture(head: bytes) -> bool:
+    """Whether a file that begins with these HEAD_BYTES may be a picture, which only decoding shows."""
+    return PICTURE.match(head) is not None
 
 
 def named(data: bytes, name: str) -> str | None:

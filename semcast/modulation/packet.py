@@ -2,13 +2,12 @@
 
 x [1, k] -> Z [16, hz, wz] -> KLT over the 16 channels -> DCT over hz x wz of the strongest -> quantiser -> range coder
 Both ends compute the KLT from the encoder's Z of the bundled photo, so it is not sent. `benchmarks/packet_gain.py`
-measures what the transforms gain. The range coder is constriction's. PROTOCOL.md gives the layout of a packet.
+measures what the transforms gain. PROTOCOL.md gives the layout of a packet.
 """
 
 import functools
 import math
 from collections.abc import Callable, Iterator
-from types import ModuleType
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from ..errors import InputError
 from ..images import PHOTO, read_image
 from ..transmitter import encode
 from .analog import unflatten
+from .range_coder import Decoder, Encoder, cumulative
 
 VERSION = 3  # of the protocol that last changed packets
 SIZE_MIN, SIZE_MAX = 16, 2048  # bytes that can be asked for; over a channel, a packet may be larger
@@ -194,47 +194,47 @@ def choose_scales(q: np.ndarray) -> np.ndarray | None:
 
 
 @functools.lru_cache(maxsize=64)
-def number_model(s: int):
-    """Distribution of a number of scale s, shifted to 0 .. 2 largest(s)."""
+def number_table(s: int) -> list[int]:
+    """The coder's table of a number of scale s, shifted to 0 .. 2 largest(s)."""
     u, n = root(s), largest(s)
     eighths = np.cumprod(np.full(8, u))  # u, u^2, ... u^8
     first = eighths[7 - EIGHTHS]
     powers = np.cumprod(np.r_[1.0, np.full(n - 1, eighths[7])])
     tail = first * (1 - eighths[7]) / 2 * powers  # probabilities of 1, 2, ... n
-    return constriction().stream.model.Categorical(np.r_[tail[::-1], 1 - first, tail], perfect=False)
+    return cumulative(np.r_[tail[::-1], 1 - first, tail].tolist())
 
 
 @functools.lru_cache(maxsize=64)
-def scale_model(last: int):
-    """Distribution of a scale that follows the scale `last` (see `before`)."""
+def scale_table(last: int) -> list[int]:
+    """The coder's table of a scale that follows the scale `last` (see `before`)."""
     s = np.arange(SCALES)
     chance = np.ldexp(1.0, -np.abs(s - max(last - 1, 0))) + 1 / 64
     chance[0] += 8 if last == 0 else 0.5 if last < 4 else 0
-    return constriction().stream.model.Categorical(chance, perfect=False)
+    return cumulative(chance.tolist())
 
 
 def entropy_encode(q: np.ndarray, scales: np.ndarray) -> bytes:
     """Code q [16, hz, wz] and scales [16, groups] as whole words of 4 bytes."""
-    coder = constriction().stream.queue.RangeEncoder()
+    coder = Encoder()
     for c, group, where in coded(q.shape):
         s = int(scales[c, group])
-        coder.encode(s, scale_model(before(scales, c, group)))
+        coder.encode([s], scale_table(before(scales, c, group)))
         if s:
-            coder.encode((q[c][where] + largest(s)).astype(np.int32), number_model(s))
-    return coder.get_compressed().astype(">u4").tobytes()
+            coder.encode((q[c][where] + largest(s)).tolist(), number_table(s))
+    return np.array(coder.finish(), ">u4").tobytes()
 
 
 def entropy_decode(data: bytes, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Decode q [16, hz, wz] and scales [16, groups]. Zeros at the end may be missing; more bytes are ignored."""
     q, scales = np.zeros(shape, dtype=np.int64), np.zeros((shape[0], groups(shape).max() + 1), dtype=int)
-    words = np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32)
-    coder = constriction().stream.queue.RangeDecoder(words)
+    coder = Decoder(np.frombuffer(data + bytes(-len(data) % 4), ">u4").tolist())
     try:
         for c, group, where in coded(shape):
-            s = scales[c, group] = coder.decode(scale_model(before(scales, c, group)))
+            (s,) = coder.decode(1, scale_table(before(scales, c, group)))
+            scales[c, group] = s
             if s:
-                q[c][where] = coder.decode(number_model(int(s)), int(where.sum())) - largest(int(s))
-    except (AssertionError, ValueError):
+                q[c][where] = np.array(coder.decode(int(where.sum()), number_table(s))) - largest(s)
+    except ValueError:
         raise InputError("the packet is damaged (it decodes to no numbers); fetch it again") from None
     return q, scales
 
@@ -264,10 +264,3 @@ def squeeze(stream: bytes, q: np.ndarray, room: int) -> bytes | None:
         except InputError:
             continue
     return None
-
-
-def constriction() -> ModuleType:
-    """The package `constriction`, imported on first use: only packets need it."""
-    import constriction
-
-    return constriction

@@ -29,11 +29,6 @@ RAW = "raw 16-bit samples at 8000 Hz, one channel, little-endian"  # what - mean
 notice = getLogger("semcast").warning
 
 
-def read_audio(path: Path, rate_hz: float = RATE_HZ) -> np.ndarray:
-    """Read a whole recording, float32 [N] at `rate_hz`; see `read_audio_blocks`. Raises InputError."""
-    return collect(read_audio_blocks(path, rate_hz), path, rate_hz)
-
-
 def read_audio_blocks(path: Path, rate_hz: float = RATE_HZ) -> Iterator[np.ndarray]:
     """Read a recording piece by piece, float32 [about a second at `rate_hz`] each, in bounded memory.
 

@@ -8,7 +8,6 @@ import bisect
 import hashlib
 import io
 import os
-import re
 import tarfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import check_file, find_pictures, is_leftover
-from ..formats.kinds import say_once
+from ..formats.kinds import HEAD_BYTES, is_like_picture, say_once
 from ..images import MAX_FILE_BYTES, SUFFIXES, decode
 from ..randomness import seeded
 from .processes import writes
@@ -37,12 +36,6 @@ LAYOUTS = {  # picture folders of Cityscapes and DIV2K, which also hold other fi
     "train": ("leftImg8bit/train", "DIV2K_train_HR"),
     "val": ("leftImg8bit/val", "DIV2K_valid_HR"),
 }
-# How files begin that are worth a later look; all others are decoded before the first step.
-KNOWN = re.compile(
-    rb"\x89PNG|\xff\xd8\xff|GIF8|BM|RIFF....WEBP|II[*+]\0|MM\0[*+]|P[1-6]\s|....ftyp|\0\0\0\x0cjP  |\xff\x4f\xff\x51",
-    re.DOTALL,
-)
-HEAD_BYTES = 16
 Batch = TypeVar("Batch")
 
 
@@ -132,7 +125,7 @@ class Photos:
             InputError: no picture can be read, or one cannot and `strict` is set.
         """
         for index, (*_, length) in enumerate(self.items):
-            if not (0 < length <= MAX_FILE_BYTES and KNOWN.match(self._head(index))):
+            if not (0 < length <= MAX_FILE_BYTES and is_like_picture(self._head(index))):
                 self.readable(index)
         self._say_how_many()
 
