@@ -17,6 +17,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -115,10 +116,10 @@ def measure(name: str, experiment: Experiment, args: argparse.Namespace, models:
                 segmenter=segmenter,
                 size=experiment.size,
             )
+            shown = pictures if run.limit is None else find_pictures(name, replace(experiment, limit=run.limit), args)
+            assert shown is not None  # the others were found
             with work_bar(f"{name} {i + 1}/{len(experiment.runs)}") as tick:
-                harness.bench(
-                    systems, pictures, list(run.snrs), run.draws, folder, setting, args.workers, progress=tick
-                )
+                harness.bench(systems, shown, list(run.snrs), run.draws, folder, setting, args.workers, progress=tick)
     rows = harness.read_rows(folder / harness.ROWS)
     rows = [row | {"system": without_model(row["system"], models)} for row in rows]
     new = records.record(rows, name, command_line(), set_distances(rows, folder))

@@ -128,7 +128,18 @@ def peer_quality() -> str:
         counts = [f"{mean(row[name] for row in rows):.0f}" for name in ("payload_uses", "side_bits")]
         cells = [" / ".join(text(score(record, system, snr, name), name) for snr in SNRS_DB) for name in METRICS]
         lines.append(f"| `{system}` | {' | '.join(counts + cells)} |")
-    return "\n".join(lines + bench_source(record))
+    return "\n".join(lines + bench_source(record) + fewer_pictures(record))
+
+
+def fewer_pictures(record: dict) -> list[str]:
+    """A line for the systems that were measured on fewer pictures than the others."""
+    count = lambda rows: len({row["image_sha256"] for row in rows})
+    found = {
+        system: count(row for rows in groups.values() for row in rows)
+        for system, groups in bench_groups(record).items()
+    }
+    most = max(found.values())
+    return [f"`{system}`: {pictures} of these pictures." for system, pictures in found.items() if pictures < most]
 
 
 def peer_winners() -> str:

@@ -166,6 +166,16 @@ def test_new_weights_are_measured_again_and_nothing_else(lab, tmp_path, capsys):
     assert of(everything, "semcast-1step")[0]["psnr_db"] == of(again, "semcast-1step")[0]["psnr_db"]
 
 
+def test_a_run_may_have_fewer_pictures_than_its_experiment(lab, tmp_path, monkeypatch):
+    runs = (Run(systems=("downscale",), snrs=(10.0,)), Run(systems=("mean-colour",), snrs=(10.0,), limit=1))
+    monkeypatch.setattr(measure, "EXPERIMENTS", {"tiny": replace(TINY, runs=runs)})
+    (tmp_path / "photos").mkdir()
+    for i in range(2):
+        shutil.copy(tmp_path / f"{i}.png", tmp_path / "photos")
+    rows = lab("--kodak", tmp_path / "photos")["rows"]
+    assert [row["system"] for row in rows] == ["downscale", "downscale", "mean-colour"]
+
+
 def test_an_interrupted_measurement_goes_on_where_it_stopped(lab, tmp_path, monkeypatch):
     sent = []
 

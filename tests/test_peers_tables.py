@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from semcast.bench import records
-from semcast.bench.experiments import EXPERIMENTS
+from semcast.bench.experiments import EXPERIMENTS, SLOW_PEER
 from semcast.bench.systems import PEERS
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -79,9 +79,9 @@ def test_payloads_are_those_of_the_paper_and_of_the_repairs():
     for name in ("img2img", "gesco", "gesco-labels", "diffsc", "casc"):
         assert cells(table, f"`{name}`")[0] == "1152"
     assert {*peer_tables.STEPS_OF} == {"semcast", *PEERS}
-    for name in ("peers", "peers_predictability"):
+    for name, left_out in (("peers", []), ("peers_predictability", [SLOW_PEER])):
         measured = [system for run in EXPERIMENTS[name].runs for system in run.systems]
-        assert sorted(measured) == sorted(peer_tables.STEPS_OF)  # each once
+        assert sorted([*measured, *left_out]) == sorted(peer_tables.STEPS_OF)  # each once
 
 
 def test_a_rival_that_wins_is_named(keep):
@@ -110,6 +110,13 @@ def test_quality_and_speed_have_a_dash_where_nothing_was_measured(keep):
         cells(table, "`semcast`")[-1] == "- / - / 0.0400" and cells(table, "`gesco-labels`")[5] == "0.60 / 0.60 / 0.60"
     )
     assert cells(peer_tables.peer_speed(), "`img2img-published`") == ["30", "1", "200", "2.34 s, 30 steps"]
+
+
+def test_a_system_on_fewer_pictures_says_so(keep):
+    more = [row | {"image_sha256": "b", "image": "j"} for row in rows_of() if row["system"] == "semcast"]
+    keep("peers", rows_of() + more)
+    last = peer_tables.peer_quality().splitlines()
+    assert "`gesco-labels`: 1 of these pictures." in last and not any("`semcast`:" in line for line in last)
 
 
 def test_predictability_is_mean_and_deviation_beside_the_papers(keep):

@@ -1,7 +1,7 @@
 """Maps of classes as bytes: a range coder whose odds for a pixel depend on its four neighbours that came before.
 
 The odds are counts from labelled pictures, one table for every scale, and do not adapt. Where a context is rare, they
-lean on those of the pixel's left and upper neighbours alone. The range coder is constriction's.
+lean on those of the pixel's left and upper neighbours alone.
 """
 
 import functools
@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from ...errors import InputError
 from ...files import load_arrays, write_bytes
 from ...metrics.segmenter import VOID
-from ...modulation.packet import constriction
+from ...modulation.range_coder import Decoder, Encoder, cumulative
 from .parts import MAP_CODER, check_parts, weights_path
 
 SYMBOLS = VOID + 1  # the classes, and void
@@ -37,7 +37,7 @@ class Odds:
         alone = (pairs.sum(axis=0) + 1) / (pairs.sum() + SYMBOLS)
         self.pairs = (pairs + LEAN * alone) / (pairs.sum(axis=1, keepdims=True) + LEAN)
         self.of = functools.lru_cache(maxsize=None)(self._of)
-        self.model = functools.lru_cache(maxsize=None)(self._model)
+        self.table = functools.lru_cache(maxsize=None)(self._table)
 
     def _of(self, context: int) -> np.ndarray:
         """The probabilities [SYMBOLS] of a pixel's class."""
@@ -49,8 +49,8 @@ class Odds:
         odds[symbols] += counts
         return odds / (counts.sum() + LEAN)
 
-    def _model(self, context: int):
-        return constriction().stream.model.Categorical(self.of(context), perfect=False)
+    def _table(self, context: int) -> list[int]:
+        return cumulative(self.of(context).tolist())
 
 
 def contexts(small: np.ndarray) -> np.ndarray:
@@ -77,21 +77,20 @@ def enlarge_map(small: np.ndarray, scale: int, height: int, width: int) -> np.nd
 
 def encode_map(small: np.ndarray, odds: Odds) -> bytes:
     """A map [h, w] -> whole words of 4 bytes."""
-    coder = constriction().stream.queue.RangeEncoder()
+    coder = Encoder()
     for symbol, context in zip(small.ravel().tolist(), contexts(small).ravel().tolist()):
-        coder.encode(symbol, odds.model(context))
-    return coder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
+        coder.encode([symbol], odds.table(context))
+    return np.array(coder.finish(), ">u4").tobytes().rstrip(b"\0")
 
 
 def decode_map(payload: bytes, height: int, width: int, odds: Odds) -> np.ndarray:
     """The inverse of `encode_map` -> uint8 [height, width]. Zeros at the end may be missing."""
-    words = np.frombuffer(payload + bytes(-len(payload) % 4), ">u4").astype(np.uint32)
-    coder = constriction().stream.queue.RangeDecoder(words)
+    coder = Decoder(np.frombuffer(payload + bytes(-len(payload) % 4), ">u4").tolist())
     base, framed = OUTSIDE + 1, [[OUTSIDE] * (width + 2) for _ in range(height + 1)]
     for above, row in zip(framed, framed[1:]):
         for j in range(1, width + 1):
             context = ((row[j - 1] * base + above[j]) * base + above[j - 1]) * base + above[j + 1]
-            row[j] = coder.decode(odds.model(context))
+            (row[j],) = coder.decode(1, odds.table(context))
     return np.array([row[1:-1] for row in framed[1:]], np.uint8)
 
 
