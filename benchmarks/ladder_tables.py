@@ -26,17 +26,32 @@ def by_rule(record: dict) -> dict[int, list[dict]]:
 def ladder() -> str:
     """Every system at every rate."""
     record = read("ladder.json")
+    return "\n".join(rate_lines(record) + bench_source(record))
+
+
+def jpegxl() -> str:
+    """A rival that is no part of semcast, beside what `ladder` has on the same photos."""
+    record, known = read("jpegxl.json"), read("ladder.json")
+    shown, rates = ("semcast-ladder", *record["systems"], "avif-ldpc"), {row["uses_rule"] for row in record["rows"]}
+    pictures = {row["image_sha256"] for row in record["rows"]}
+    beside = [row for row in known["rows"] if row["system"] in shown and row["uses_rule"] in rates]
+    assert pictures == {row["image_sha256"] for row in beside}, "jpegxl and ladder have other pictures"
+    lines = rate_lines({"systems": shown, "rows": record["rows"] + beside})
+    return "\n".join(lines + bench_source(record))
+
+
+def rate_lines(record: dict) -> list[str]:
     at = " / ".join(f"{snr:g}" for snr in SNRS_DB) + " dB"
     lines = [f"| channel uses | system | used | LPIPS-Alex at {at} | PSNR dB | DISTS |", "|---" * 6 + "|"]
     for allowed, rows in by_rule(record).items():
         groups = bench_groups(record | {"rows": rows})
-        for system, found in groups.items():
+        for system, found in ((system, found) for system, found in groups.items() if found):
             used = max(row["payload_uses"] for part in found.values() for row in part)
             keys = (*CELLS, ("dists", "DISTS", 3))
             cells = [" / ".join(average(found[snr], key, digits) for snr in SNRS_DB) for key, _, digits in keys]
             ratio = f"1/{1 / bandwidth_ratio(allowed, SIDE, SIDE):.0f}"
             lines.append(f"| {allowed} ({ratio}) | `{system}` | {used} | {' | '.join(cells)} |")
-    return "\n".join(lines + bench_source(record))
+    return lines
 
 
 def prefixes() -> str:
@@ -94,4 +109,4 @@ def ladder_plot(metric: str, snr_db: float) -> str:
     return plot(dict(series), metric, colours(series), across=f"channel uses at {snr_db:g} dB", log=True) + "\n"
 
 
-TABLES = (ladder, prefixes, rates)
+TABLES = (ladder, jpegxl, prefixes, rates)

@@ -121,6 +121,31 @@ def test_a_codec_and_a_rival_of_ones_own(folder, monkeypatch):
     assert rows["webp:WEBP"]["system_version"].startswith("libwebp ")
 
 
+@pytest.mark.slow
+def test_the_rival_of_the_examples(folder, monkeypatch):
+    pytest.importorskip("sionna", reason="the digital link needs the [phy] extra")
+    pytest.importorskip("pillow_jxl", reason="needs the [jxl] extra")
+    rivals = Path(__file__).parent.parent / "examples" / "rivals"
+    monkeypatch.syspath_prepend(str(rivals))
+    monkeypatch.setenv("PYTHONPATH", str(rivals))
+    monkeypatch.setitem(codecs.CODECS, "jpegxl", None)  # taken away again after the test
+    sys.modules.pop("jpegxl", None)
+    (line,) = (line for line in (rivals / "README.md").read_text().splitlines() if line.startswith("semcast bench --s"))
+    argv = shlex.split(line)[1:]
+    argv[argv.index("--size") + 1] = "96"
+    assert main([*argv, "--draws", "1", "--workers", "1"]) == 0
+    rows = {row["system"]: row for row in read_rows(folder / "out/jpegxl/rows.jsonl")}
+    assert rows.keys() == {"semcast", "jpegxl:JPEGXL", "avif-ldpc"}
+    assert rows["jpegxl:JPEGXL"]["system_version"].startswith("pillow-jxl-plugin 1.")
+
+    picture = photo(256, 200)
+    payload, scale = codecs.fit("jpegxl", picture, 3000)
+    assert 1000 < len(payload) <= 3000
+    seen = codecs.show("jpegxl", payload, scale, 256, 200)
+    flat = np.square(picture - picture.mean((0, 1))).mean()
+    assert seen.shape == picture.shape and np.square(seen.astype(float) - picture).mean() < flat / 4
+
+
 def test_a_model_of_ones_own(folder, capsys):
     follow("Add a model", "run")
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -85,6 +85,21 @@ def test_the_table_and_the_plot_of_the_ladder_have_every_rate(keep):
     assert drawn.startswith("<svg") and "channel uses at 10 dB" in drawn and drawn.count("<polyline") == 2
 
 
+def test_jpeg_xl_stands_beside_what_the_ladder_has_at_its_rates(keep):
+    made = lambda system, uses: row_of(
+        system, 10.0, 0.5, uses_rule=str(uses), uses=uses, payload_uses=uses, psnr_db=20.0, dists=0.25
+    )
+    both = lambda system, uses: [made(system, uses), made(system, uses) | {"snr_db": 1.0}]
+    keep(
+        "ladder",
+        [row for system in ("semcast-ladder", "linear") for uses in (1152, 8192) for row in both(system, uses)],
+    )
+    keep("jpegxl", both("jpegxl:JPEGXL", 8192))
+    lines = ladder_tables.jpegxl().splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:4]] == ["`semcast-ladder`", "`jpegxl:JPEGXL`"]
+    assert lines[4] == ""
+
+
 def test_tables_of_the_stream_show_the_shortest_prefix_that_is_good_enough(keep):
     made = lambda uses, snr, lpips, **more: row_of(
         "semcast-ladder", snr, lpips, uses_rule=str(uses), uses=uses, payload_uses=uses, psnr_db=20.0, **more

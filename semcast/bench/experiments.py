@@ -211,6 +211,14 @@ EXPERIMENTS = {
         size=None,
         limit=1,
     ),
+    "jpegxl": Experiment(
+        about="a rival that is no part of semcast, on the photos of `ladder`: examples/rivals, in PYTHONPATH",
+        runs=tuple(
+            Run(systems=("jpegxl:JPEGXL",), snrs=(1.0, 10.0), headline=(1.0, 10.0), uses=uses)
+            for uses in ("4096", "8192", "32768")
+        ),
+        limit=4,
+    ),
     "street": Experiment(
         about="`small` fine-tuned on streets, on streets: runs/small_street.sh",
         runs=(
