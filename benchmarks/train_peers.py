@@ -1,9 +1,11 @@
 """Trains a network of the rivals Img2Img-SC, GESCO, DIFFSC or CASC (`semcast/bench/peers`), on a CPU or a GPU.
 
-    python benchmarks/train_peers.py ae8 photos/ more.tar --lpips LPIPS --minutes 60 --out peers
+    python benchmarks/train_peers.py stage_a photos/ --out peers
+    python benchmarks/train_peers.py ae8 photos/ more.tar --minutes 60 --out peers
     python benchmarks/train_peers.py gesco streets.tar --labels labels.tar --minutes 60 --out peers
 
-`runs/peers.sh` trains all, one after the other; U-Nets need their autoencoder in --out. Killed or interrupted, it leaves
+`runs/peers.sh` trains all, one after the other: Stage A, which is that of the shipped model, is copied, autoencoders need
+it in --out, and U-Nets their autoencoder. Killed or interrupted, it leaves
 PART.checkpoint.safetensors, from which the same command goes on; a part that is there already is left alone. The last
 line of stdout is one JSON object: minutes, the curve of the loss, whether it had flattened. The file of weights keeps it.
 """
@@ -20,25 +22,25 @@ from torch import nn
 
 from semcast.bench.cost import cpu_name
 from semcast.bench.peers.autoencoder import Autoencoder
-from semcast.bench.peers.latents import COUNT, labelled_latents, labelled_pairs, photo_latents, window
+from semcast.bench.peers.latents import COUNT, Latents, labelled_latents, labelled_pairs, photo_latents, window
 from semcast.bench.peers.maps import count_maps, save_counts
 from semcast.bench.peers.objectives import autoencoder_loss, denoiser_loss, standardise
-from semcast.bench.peers.parts import MAP_CODER, PARTS, check_parts, file_hash, save_part, weights_path
+from semcast.bench.peers.parts import MAP_CODER, PARTS, STAGE_A, check_parts, file_hash, save_part, weights_path
 from semcast.bench.peers.training import fall, flattened, learn
+from semcast.cascade.checkpoint import load_cascade
 from semcast.cascade.device import keep_freed_memory, pick_device
+from semcast.cascade.models import WEIGHTS
 from semcast.errors import InputError
 from semcast.files import make_folder
-from semcast.metrics.lpips import load_lpips
 from semcast.metrics.segmenter import Labels
-from semcast.training.data import Photos, Prefetcher, step_generator
+from semcast.training.data import Photos, step_generator
 
 GPU_BATCHES = 12  # times the batch of a CPU
 LR = {"autoencoder": 6e-4, "denoiser": 4e-4}
-CROP = {"ae8": 128, "ae16": 160, "ae32": 192}  # side in pixels, on a CPU; 256 on a GPU
-LPIPS_SIDE = {"cpu": 64, "cuda": 128}
-BATCH = {"ae8": 4, "ae16": 4, "ae32": 4, "img2img": 8, "gesco": 8}  # of pictures, on a CPU
-BATCH |= {"diffsc16": 12, "casc16": 12, "diffsc32": 32, "casc32": 32}
-WINDOW = 32  # side of a latent that a U-Net learns from; photos' latents at strides 16 and 32 are smaller
+BATCH = {"ae8": 8, "ae16": 8, "ae32": 8, "img2img": 8, "gesco": 8}  # of pictures, on a CPU
+BATCH |= {"diffsc16": 8, "casc16": 8, "diffsc32": 16, "casc32": 16}
+WINDOW = {"ae8": 32, "ae16": 48, "ae32": 64}  # side of what a network sees of the latents that it learns from
+WINDOW_DENOISER = 32
 STATISTICS = 16  # batches
 
 
@@ -51,7 +53,6 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("part", choices=(*PARTS, MAP_CODER))
     p.add_argument("data", nargs="+", type=Path, help="folders, tar files or pictures")
     p.add_argument("--labels", type=Path, help="folder or tar file of PNG, for gesco and maps")
-    p.add_argument("--lpips", type=Path, metavar="DIR", help="folder of LPIPS weights, for autoencoders")
     p.add_argument("--out", type=Path, required=True, metavar="DIR")
     p.add_argument("--device", default="auto", help="cpu, cuda or auto, the default")
     p.add_argument("--batch", type=int, help="pictures in a step")
@@ -78,7 +79,7 @@ def run(args) -> dict:
     path = weights_path(args.part, make_folder(args.out))
     if path.exists():
         return {"out": str(path), "left": "it was there already"}
-    if args.part != MAP_CODER and not (args.steps or args.minutes or 0) > 0:
+    if args.part not in (MAP_CODER, STAGE_A) and not (args.steps or args.minutes or 0) > 0:
         raise InputError("--minutes or --steps is needed, and must be above 0")
     if min(args.latents, 1 if args.batch is None else args.batch) < 1:
         raise InputError("--batch and --latents must be above 0")
@@ -87,6 +88,9 @@ def run(args) -> dict:
         pairs = pairs_of(photos, args)
         save_counts(count_maps([classes for _, classes in pairs]), path, {"pictures": len(pairs)})
         return {"out": str(path), "pictures": len(pairs), "bytes": path.stat().st_size}
+    if args.part == STAGE_A:
+        save_part(load_cascade(WEIGHTS / "small", torch.float32).stage_a, STAGE_A, path, {"of": "small"})
+        return {"out": str(path), "bytes": path.stat().st_size}
     args.device = pick_device(args.device)
     torch.manual_seed(args.seed)
     network = PARTS[args.part].build().to(args.device)
@@ -100,32 +104,35 @@ def run(args) -> dict:
 
 def train_autoencoder(network: nn.Module, photos: Photos, args) -> dict:
     assert isinstance(network, Autoencoder)
-    lpips = load_lpips("vgg", args.lpips).to(args.device)
-    gpu = args.device.startswith("cuda")
-    crop, side = 256 if gpu else CROP[args.part], LPIPS_SIDE["cuda" if gpu else "cpu"]
-    make = lambda step: photos.crops(crop, batch(args), step_generator(args.seed, step, 0))
-    batches = Prefetcher(make)
-    try:
-        loss = autoencoder_loss(batches, lpips, side, args.seed, args.device)
-        facts = go(network, loss, args, LR["autoencoder"], {"crop": crop, **photos.fingerprint()})
-    finally:
-        batches.close()
+    latents = latents_of(photos, args)
+    data = lambda generator: window(latents, WINDOW[args.part], batch(args), generator)
+    facts = go(
+        network, autoencoder_loss(data, args.seed, args.device), args, LR["autoencoder"], key_of(photos, latents, args)
+    )
     if not network.config.through_channel:
-        standardise(network, lambda i: make(-1 - i), STATISTICS, args.device)
+        batches = (data(step_generator(args.seed, i, 1))["z"] for i in range(STATISTICS))
+        standardise(network, batches, args.device)
     return facts
 
 
 def train_denoiser(network: nn.Module, photos: Photos, args) -> dict:
+    latents = latents_of(photos, args)
+    data = lambda generator: window(latents, WINDOW_DENOISER, batch(args), generator)
+    return go(network, denoiser_loss(data, args.seed, args.device), args, LR["denoiser"], key_of(photos, latents, args))
+
+
+def latents_of(photos: Photos, args) -> Latents:
     name = PARTS[args.part].latents
-    check_parts(name, folder=args.out)
+    check_parts(STAGE_A, name, folder=args.out)
     if PARTS[args.part].labelled:
-        latents = labelled_latents(name, pairs_of(photos, args), args.out, args.device)
-    else:
-        latents = photo_latents(name, photos, args.out, args.seed, args.device, args.latents)
-    data = lambda generator: window(latents, WINDOW, batch(args), generator)
-    loss = denoiser_loss(data, args.seed, args.device)
-    key = {name: file_hash(weights_path(name, args.out)), "latents": len(latents["z"]), **photos.fingerprint()}
-    return go(network, loss, args, LR["denoiser"], key)
+        return labelled_latents(name, pairs_of(photos, args), args.out, args.device)
+    return photo_latents(name, photos, args.out, args.seed, args.device, args.latents)
+
+
+def key_of(photos: Photos, latents: Latents, args) -> dict:
+    """What a run that goes on must have as it was, beside its settings."""
+    name = PARTS[args.part].latents
+    return {name: file_hash(weights_path(name, args.out)), "latents": len(latents["z"]), **photos.fingerprint()}
 
 
 def go(network: nn.Module, loss, args, lr: float, key: dict) -> dict:

@@ -79,7 +79,7 @@ def test_wrong_weights_are_refused(peers, tmp_path, monkeypatch, kind):
     monkeypatch.setenv("SEMCAST_PEERS", str(tmp_path))
     path, good = weights_path("ae8"), weights_path("ae8", peers)
     error = {
-        "missing": f"{path} is missing: `runs/peers.sh PHOTOS LABELS LPIPS {tmp_path}` trains the rivals' networks, "
+        "missing": f"{path} is missing: `runs/peers.sh PHOTOS LABELS {tmp_path}` trains the rivals' networks, "
         "and SEMCAST_PEERS names their folder",
         "foreign": f"{path} says ae16; expected weights of ae8",
         "shape": f"{path} has no shape of a network",

@@ -44,7 +44,7 @@ from ..transmitter import top_rung
 from . import codecs, deepjscc, linear
 from .downscale import enlarge, enlarging, grid, resize, samples, shrink, shrinking
 from .peers import gesco, img2img, noisy_latent
-from .peers.parts import MAP_CODER, check_parts, parts_version
+from .peers.parts import MAP_CODER, STAGE_A, check_parts, parts_version
 from .pictures import sides_of
 
 if TYPE_CHECKING:
@@ -392,7 +392,8 @@ def link_version() -> str:
 
 
 def peer(about: str, send: Callable, receive: Callable, parts: tuple[str, ...], **more) -> System:
-    """A rival whose networks are `parts`."""
+    """A rival whose networks are Stage A and `parts`."""
+    parts = (STAGE_A, *parts)
     version = partial(parts_version, *parts)
     return System(about, send, receive, version=version, ready=partial(check_parts, *parts), **more)
 

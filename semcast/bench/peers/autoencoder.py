@@ -1,7 +1,8 @@
-"""Pictures to latents and back: one class for the clean latent (stride 8) and the two that are sent (16 and 32).
+"""Latents of Stage A to the rivals' latents and back: one class for the clean one (stride 8) and the two that are sent.
 
-A convolutional network without norms: a residual block at every scale, half the sides from scale to scale. The latent is
-standardised by mean and deviation of its channels over the training pictures; there is no KL term.
+Pictures go through semcast's Stage A first (`pictures.py`), so that all rivals have as good a decoder as semcast has, and
+learn in its small latent. Behind it is a convolutional network without norms: residual blocks at every scale, half the
+sides from scale to scale. There is no KL term.
 """
 
 from dataclasses import dataclass
@@ -10,20 +11,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+PIXELS, STAGE_A_STRIDE = 4, 4  # channels of Stage A's latent, and pixels a side of its cells
+
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    widths: tuple[int, ...]  # channels at strides 2, 4, 8 ...
+    widths: tuple[int, ...]  # channels at strides 8, 16, 32
     channels: int  # of the latent
+    depth: int = 1  # residual blocks of each scale, in the encoder and in the decoder
     through_channel: bool = False  # trained with noise on the latent, whose power is then 1 per picture
 
     @property
     def stride(self) -> int:
-        return 2 ** len(self.widths)
+        return STAGE_A_STRIDE * 2 ** len(self.widths)
 
 
 class Autoencoder(nn.Module):
-    """image [B, 3, H, W] in [0, 1] -> z [B, channels, H/stride, W/stride] -> image. H and W are multiples of stride."""
+    """Stage A's latent y [B, 4, H/4, W/4] -> z [B, channels, H/stride, W/stride] -> y. H, W are multiples of stride."""
 
     mean: Tensor
     std: Tensor
@@ -32,28 +36,28 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config = config
         widths, channels = config.widths, config.channels
+        blocks = lambda width: [Residual(width) for _ in range(config.depth)]
         steps = list(zip(widths, widths[1:]))
-        encoder: list[nn.Module] = [nn.PixelUnshuffle(2), conv(12, widths[0]), Residual(widths[0])]
+        encoder: list[nn.Module] = [nn.PixelUnshuffle(2), conv(4 * PIXELS, widths[0]), *blocks(widths[0])]
         for wide, narrow in steps:
-            encoder += [conv(wide, narrow, stride=2), Residual(narrow)]
-        decoder: list[nn.Module] = [conv(channels, widths[-1]), Residual(widths[-1])]
+            encoder += [conv(wide, narrow, stride=2), *blocks(narrow)]
+        decoder: list[nn.Module] = [conv(channels, widths[-1]), *blocks(widths[-1])]
         for wide, narrow in reversed(steps):
-            decoder += [conv(narrow, 4 * wide), nn.PixelShuffle(2), Residual(wide)]
+            decoder += [conv(narrow, 4 * wide), nn.PixelShuffle(2), *blocks(wide)]
         self.encoder = nn.Sequential(*encoder, conv(widths[-1], channels))
-        self.decoder = nn.Sequential(*decoder, conv(widths[0], 12), nn.PixelShuffle(2))
+        self.decoder = nn.Sequential(*decoder, conv(widths[0], 4 * PIXELS), nn.PixelShuffle(2))
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
 
-    def encode(self, image: Tensor) -> Tensor:
+    def encode(self, y: Tensor) -> Tensor:
         """The latent: of variance 1 over the training pictures or, if it is to be sent, of mean square 1 per picture."""
-        z = self.encoder(2 * image - 1).float()
+        z = self.encoder(y).float()
         if self.config.through_channel:
             return z * z.square().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12).rsqrt()
         return (z - self.mean[:, None, None]) / self.std[:, None, None]
 
     def decode(self, z: Tensor) -> Tensor:
-        """-> [B, 3, H, W], unclamped, so that training sees errors beyond black and white too."""
-        return self.decoder(z * self.std[:, None, None] + self.mean[:, None, None]).float() * 0.5 + 0.5
+        return self.decoder(z * self.std[:, None, None] + self.mean[:, None, None]).float()
 
 
 class Residual(nn.Module):

@@ -19,7 +19,7 @@ from ...channels.base import Received
 from ...images import to_pixels
 from ...randomness import seeded
 from ..downscale import grid
-from .autoencoder import Autoencoder
+from . import pictures
 from .diffusion import STEPS, Denoiser, add_noise, alpha_bar, ddim, matched_time
 from .floats import USES, receive_floats, repair, send_floats
 from .parts import PARTS, load_part
@@ -96,18 +96,12 @@ def denoiser(device: str) -> Denoiser:
 def encode(image: Tensor, device: str) -> Tensor:
     """[1, 3, H, W] in [0, 1] -> the latent of the picture padded to whole cells."""
     edges = (0, -image.shape[-1] % STRIDE, 0, -image.shape[-2] % STRIDE)
-    return autoencoder(device).encode(F.pad(image, edges, mode="replicate"))
+    return pictures.encode(F.pad(image, edges, mode="replicate"), "ae8", device)
 
 
 def decode(latent: Tensor, height: int, width: int, device: str) -> Tensor:
     """-> [1, 3, height, width] in [0, 1]."""
-    return autoencoder(device).decode(latent)[:, :, :height, :width].clamp(0, 1)
-
-
-def autoencoder(device: str) -> Autoencoder:
-    network = load_part("ae8", device)
-    assert isinstance(network, Autoencoder)
-    return network
+    return pictures.decode(latent, "ae8", device)[:, :, :height, :width]
 
 
 def _sides(pixels: np.ndarray) -> dict:

@@ -1,7 +1,7 @@
-"""What the rivals' networks learn from: crops of photos, and latents of crops or of labelled pictures, made once.
+"""What the rivals' networks learn from: latents of crops of photos, or of labelled pictures, made once.
 
 Latents lie in NAME.latents.safetensors beside the weights, with what they depend on, so that networks for the same
-autoencoder share them and a run that goes on need not make them again.
+latents share them and a run that goes on need not make them again.
 """
 
 import json
@@ -19,47 +19,52 @@ from ...cascade.device import to_tensor
 from ...files import load_tensors, write_bytes
 from ...metrics.segmenter import Labels
 from ...training.data import Photos, step_generator
-from .autoencoder import Autoencoder
 from .gesco import at_cells, one_hot
-from .parts import file_hash, load_part, read_metadata, weights_path
+from .parts import STAGE_A, file_hash, load_part, read_metadata, weights_path
 
-CROP = {"ae8": 256, "ae16": 384, "ae32": 384}  # side of the crops whose latents are kept, in pixels
-COUNT = 4096  # crops
+CROP = 384  # side of the crops whose latents are kept, in pixels
+COUNT = 2048  # crops
 Latents = dict[str, Tensor]  # "z" [N, c, h, w] float16 and, of labelled pictures, "maps" [N, 13, h, w] float16
 
 
 def photo_latents(name: str, photos: Photos, folder: Path, seed: int, device: str, count: int = COUNT) -> Latents:
-    """Latents of random crops. name: the autoencoder's."""
-    side = CROP[name]
+    """Latents of random crops. name: Stage A's, or an autoencoder's."""
+    facts = {"seed": seed, "crop": CROP, "count": count, **photos.fingerprint()}
+    batches = tqdm(range(0, count, 8), desc=f"latents {name}", unit="batch", disable=None)
 
-    def make(encode: Callable[[Tensor], Tensor]) -> Latents:
-        batches = []
-        for i in tqdm(range(0, count, 8), desc=f"latents {name}", unit="batch", disable=None):
-            images = photos.crops(side, min(8, count - i), step_generator(seed, i, 16))
-            batches.append(encode(images))
-        return {"z": torch.cat(batches)}
+    def make() -> Latents:
+        if name == STAGE_A:
+            stage_a = load_part(STAGE_A, device, folder)
+            crops = lambda i: photos.crops(CROP, min(8, count - i), step_generator(seed, i, 16))
+            return {"z": torch.cat([stage_a.encode(crops(i).to(device)).half().cpu() for i in batches])}
+        y, autoencoder = (
+            photo_latents(STAGE_A, photos, folder, seed, device, count)["z"],
+            load_part(name, device, folder),
+        )
+        return {"z": torch.cat([autoencoder.encode(y[i : i + 8].to(device).float()).half().cpu() for i in batches])}
 
-    facts = {"seed": seed, "crop": side, "count": count, **photos.fingerprint()}
-    return _kept(folder / f"{name}.latents.safetensors", name, facts, make, device)
+    return _kept(folder / f"{name}.latents.safetensors", name, facts, make)
 
 
 def labelled_latents(name: str, pairs: list[tuple[np.ndarray, np.ndarray]], folder: Path, device: str) -> Latents:
     """Latents and maps of whole pictures and of mirrored ones, cut to the rows and columns that all have."""
 
-    def make(encode: Callable[[Tensor], Tensor]) -> Latents:
+    stage_a, autoencoder = (load_part(part, device, folder) for part in (STAGE_A, name))
+
+    def make() -> Latents:
         latents, maps = [], []
         for pixels, classes in tqdm(pairs, desc=f"latents {name}, labelled", unit="picture", disable=None):
             for turn in (slice(None), slice(None, None, -1)):
                 rows, columns = (n // 8 * 8 for n in classes.shape)
                 image = np.ascontiguousarray(pixels[:rows, :columns][:, turn])
-                latents.append(encode(to_tensor(image)))
+                latents.append(autoencoder.encode(stage_a.encode(to_tensor(image).to(device))).half().cpu())
                 maps.append(at_cells(one_hot(classes[:rows, :columns][:, turn].copy())).half())
         height, width = (min(z.shape[i] for z in latents) for i in (2, 3))
         cut = lambda parts: torch.cat([part[..., :height, :width] for part in parts])
         return {"z": cut(latents), "maps": cut(maps)}
 
     facts = {"count": 2 * len(pairs), "pixels": sum(pixels.size for pixels, _ in pairs)}
-    return _kept(folder / f"{name}-labelled.latents.safetensors", name, facts, make, device)
+    return _kept(folder / f"{name}-labelled.latents.safetensors", name, facts, make)
 
 
 def labelled_pairs(photos: Photos, labels: Labels) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -84,18 +89,13 @@ def window(latents: Latents, side: int, count: int, generator: Generator) -> Lat
     return {name: torch.stack(rows) for name, rows in found.items()}
 
 
-def _kept(path: Path, name: str, facts: dict, make: Callable, device: str) -> Latents:
-    """The file's latents if they are of the same autoencoder and facts, else new ones."""
-    key = json.dumps({"autoencoder": file_hash(weights_path(name, path.parent)), **facts}, sort_keys=True)
+@torch.inference_mode()
+def _kept(path: Path, name: str, facts: dict, make: Callable[[], Latents]) -> Latents:
+    """The file's latents if they are of the same networks and facts, else new ones."""
+    networks = {part: file_hash(weights_path(part, path.parent)) for part in (STAGE_A, name)}
+    key = json.dumps({**networks, **facts}, sort_keys=True)
     if path.exists() and read_metadata(path).get("key") == key:
         return load_tensors(path)
-    network = load_part(name, device, path.parent)
-    assert isinstance(network, Autoencoder)
-
-    @torch.inference_mode()
-    def encode(image: Tensor) -> Tensor:
-        return network.encode(image.to(device)).half().cpu()
-
-    found = {part: values.contiguous() for part, values in make(encode).items()}
+    found = {part: values.contiguous() for part, values in make().items()}
     write_bytes(path, save(found, {"key": key}))
     return found

@@ -20,7 +20,8 @@ from ...errors import InputError
 from ...images import to_pixels
 from ...randomness import draw_noise, seeded
 from ..deepjscc import cells
-from .autoencoder import Autoencoder, AutoencoderConfig
+from . import pictures
+from .autoencoder import AutoencoderConfig
 from .diffusion import STEPS, ddim, matched_time
 from .parts import PARTS, load_part
 from .symbols import as_state, from_symbols, to_symbols
@@ -60,7 +61,7 @@ def send(pixels: np.ndarray, uses: int, snr_db: float, latents: str, device: str
     if inner != (height, width):
         image = F.interpolate(image, size=inner, mode="bilinear", antialias=True)
     image = F.pad(image, (0, sides[1] - inner[1], 0, sides[0] - inner[0]), mode="replicate").to(device)
-    x, _ = to_symbols(autoencoder(latents, device).encode(image))
+    x, _ = to_symbols(pictures.encode(image, latents, device))
     return x, {"height": (height, 16), "width": (width, 16)}
 
 
@@ -71,7 +72,7 @@ def receive(received: Received, side: dict, latents: str, part: str, device: str
     rows, columns = latent_grid(height, width, received.y.shape[1], latents)
     estimate, noise_var = from_symbols(received, (shape_of(latents)[0], rows, columns))
     latent = denoise(estimate.to(device), noise_var, part, seed=zlib.crc32(received.y.tobytes()), device=device)
-    image = autoencoder(latents, device).decode(latent)[:, :, :height, :width].clamp(0, 1)
+    image = pictures.decode(latent, latents, device)[:, :, :height, :width]
     if image.shape[-2:] != (height, width):
         image = F.interpolate(image, size=(height, width), mode="bicubic", align_corners=False).clamp(0, 1)
     return to_pixels(image.cpu().numpy())
@@ -90,9 +91,3 @@ def denoise(estimate: Tensor, noise_var: float, part: str, seed: int, device: st
     told = {"received": estimate, "noise_var": torch.full((1,), max(noise_var, 1e-4), device=device)}
     start = draw_noise(estimate, [seeded("casc", seed)])
     return ddim(lambda x, t: network(x, times(t), **told), start, STEPS, DDIM_STEPS)
-
-
-def autoencoder(latents: str, device: str) -> Autoencoder:
-    network = load_part(latents, device)
-    assert isinstance(network, Autoencoder)
-    return network

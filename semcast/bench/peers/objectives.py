@@ -1,6 +1,6 @@
 """What each network of the rivals minimises, as a function of (network, step) for `training.learn`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...cascade.device import has_bf16
-from ...metrics.lpips import LPIPS
 from ...training.data import step_generator
 from .autoencoder import Autoencoder
 from .diffusion import LOG_ALPHA_BAR, STEPS
@@ -17,7 +16,6 @@ from .latents import Latents
 from .unet import UNet
 
 SNR_DB = (1.0, 20.0)  # Es/N0, drawn evenly for each picture
-PIXELS, PERCEPTION = 10.0, 0.5  # weights of the squared error and of LPIPS, through the channel
 SIZE = 1e-3  # weight of the clean latent's mean square, which would otherwise grow without end
 UNCONDITIONAL = 0.1  # share of pictures whose maps are hidden, for guidance
 
@@ -25,29 +23,18 @@ Loss = Callable[[nn.Module, int], Tensor]
 DATA, NOISE = 0, 1  # purposes of a step's generators
 
 
-def autoencoder_loss(images: Callable[[int], Tensor], lpips: LPIPS, side: int, seed: int, device: str) -> Loss:
-    """Clean: L1, LPIPS-VGG and the latent's size. Through the channel: squared error and LPIPS-VGG, over AWGN.
-
-    Args:
-        images: step -> [B, 3, S, S] in [0, 1].
-        side: of the random window in which LPIPS is taken, in pixels.
-    """
+def autoencoder_loss(data: Callable[[Generator], Latents], seed: int, device: str) -> Loss:
+    """The squared error of Stage A's latent. Clean: and the own latent's size. Through the channel: over AWGN."""
     bf16 = has_bf16(device)
 
     def loss(network: nn.Module, step: int) -> Tensor:
         assert isinstance(network, Autoencoder)
-        image, generator = images(step).to(device), step_generator(seed, step, NOISE)
+        y, generator = data(step_generator(seed, step, DATA))["z"].to(device), step_generator(seed, step, NOISE)
         with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=bf16):
-            z = network.encode(image)
-            sent = receive(z, generator)[0] if network.config.through_channel else z
-            shown = network.decode(sent)
-            most = image.shape[-1] - side
-            top, left = generator.integers(most + 1, size=2).tolist() if most > 0 else (0, 0)
-            cut = lambda x: x[..., top : top + side, left : left + side]
-            perception = lpips(cut(shown), cut(image)).mean()
-        if network.config.through_channel:
-            return PIXELS * F.mse_loss(shown, image) + PERCEPTION * perception
-        return F.l1_loss(shown, image) + perception + SIZE * z.square().mean()
+            z = network.encode(y)
+            found = network.decode(receive(z, generator)[0] if network.config.through_channel else z)
+        error = F.mse_loss(found, y)
+        return error if network.config.through_channel else error + SIZE * z.square().mean()
 
     return loss
 
@@ -89,8 +76,8 @@ def noise(like: Tensor, generator: Generator) -> Tensor:
 
 
 @torch.no_grad()
-def standardise(network: Autoencoder, images: Callable[[int], Tensor], batches: int, device: str) -> None:
-    """Set mean and deviation of the clean latent's channels, over some batches."""
-    z = torch.cat([network.encode(images(i).to(device)).float() for i in range(batches)])
+def standardise(network: Autoencoder, batches: Iterable[Tensor], device: str) -> None:
+    """Set mean and deviation of the clean latent's channels, over some batches of Stage A's latents."""
+    z = torch.cat([network.encode(y.to(device)).float() for y in batches])
     network.mean.copy_(z.mean(dim=(0, 2, 3)))
     network.std.copy_(z.std(dim=(0, 2, 3)).clamp_min(1e-6))

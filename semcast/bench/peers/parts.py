@@ -17,8 +17,10 @@ from safetensors.numpy import save
 from torch import nn
 
 from ...cascade.checkpoint import arrays, check_keys
+from ...cascade.config import StageAConfig, small_config
 from ...cascade.eight_bit import compressed, expanded
 from ...cascade.models import home
+from ...cascade.stage_a import StageA
 from ...errors import InputError
 from ...files import load_arrays, write_bytes
 from .autoencoder import Autoencoder, AutoencoderConfig
@@ -30,34 +32,39 @@ CLASS_MAPS = 13  # CamVid's 11 classes, void, and boundaries
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A network that is trained by itself."""
+    """A network that is trained by itself, after those that it needs."""
 
     about: str
-    config: AutoencoderConfig | UNetConfig
-    latents: str = ""  # a U-Net: the autoencoder whose latents it denoises
+    config: StageAConfig | AutoencoderConfig | UNetConfig
+    latents: str = ""  # the part whose latents it learns from
     labelled: bool = False  # learns from pictures with labels
 
     def build(self) -> nn.Module:
         return build(self.config)
 
 
+STAGE_A = "stage_a"
 PARTS = {  # in the order in which they are trained
+    STAGE_A: Part(about="pixels to latents of stride 4: semcast's Stage A, as it is", config=small_config().stage_a),
     "ae8": Part(
         about="autoencoder of Img2Img-SC and GESCO: stride 8, 4 channels",
-        config=AutoencoderConfig(widths=(32, 96, 192), channels=4),
+        config=AutoencoderConfig(widths=(160,), channels=4, depth=2),
+        latents=STAGE_A,
     ),
     "ae16": Part(
         about="autoencoder of DIFFSC and CASC as published: [8, 32, 32] for 512x512",
-        config=AutoencoderConfig(widths=(32, 64, 128, 192), channels=8, through_channel=True),
+        config=AutoencoderConfig(widths=(128, 192), channels=8, through_channel=True),
+        latents=STAGE_A,
     ),
     "ae32": Part(
         about="autoencoder of DIFFSC and CASC repaired: [9, 16, 16] for 512x512",
-        config=AutoencoderConfig(widths=(32, 64, 96, 128, 160), channels=9, through_channel=True),
+        config=AutoencoderConfig(widths=(96, 128, 192), channels=9, through_channel=True),
+        latents=STAGE_A,
     ),
-    "img2img": Part(about="prior of Img2Img-SC", config=UNetConfig(channels=4), latents="ae8"),
+    "img2img": Part(about="prior of Img2Img-SC", config=UNetConfig(channels=4, patch=2), latents="ae8"),
     "gesco": Part(
         about="GESCO's painter of class maps",
-        config=UNetConfig(channels=4, widths=(112, 176, 240), maps=CLASS_MAPS),
+        config=UNetConfig(channels=4, patch=2, widths=(112, 176, 240), maps=CLASS_MAPS),
         latents="ae8",
         labelled=True,
     ),
@@ -77,7 +84,9 @@ PARTS = {  # in the order in which they are trained
 MAP_CODER = "maps"  # the file with the counts of `maps.py`, made from labels
 
 
-def build(config: AutoencoderConfig | UNetConfig) -> nn.Module:
+def build(config: StageAConfig | AutoencoderConfig | UNetConfig) -> nn.Module:
+    if isinstance(config, StageAConfig):
+        return StageA(config)
     return Autoencoder(config) if isinstance(config, AutoencoderConfig) else UNet(config)
 
 
@@ -94,7 +103,7 @@ def check_parts(*names: str, folder: Path | None = None) -> None:
     for name in names:
         if not (path := weights_path(name, folder)).exists():
             raise InputError(
-                f"{path} is missing: `runs/peers.sh PHOTOS LABELS LPIPS {path.parent}` trains the rivals' networks, "
+                f"{path} is missing: `runs/peers.sh PHOTOS LABELS {path.parent}` trains the rivals' networks, "
                 "and SEMCAST_PEERS names their folder"
             )
 

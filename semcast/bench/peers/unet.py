@@ -14,7 +14,8 @@ EMBED = 128  # numbers that describe the whole picture: time and, for CASC, what
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
     channels: int  # of the latent
-    widths: tuple[int, ...] = (128, 192, 256)  # channels at strides 1, 2, 4 of the latent
+    patch: int = 1  # cells a side of the latent that the network takes as one
+    widths: tuple[int, ...] = (128, 192, 256)  # channels at strides 1, 2, 4 of the patches
     depth: int = 2  # blocks of each scale, down and up
     maps: int = 0  # GESCO: maps of every place, by SPADE
     received: bool = False  # CASC: the received latent beside x, and kernels that depend on it and on its noise
@@ -31,7 +32,8 @@ class UNet(nn.Module):
         blocks = lambda width: nn.ModuleList(block(width) for _ in range(config.depth))
         told = 2 * config.channels + 1 if config.received else 0
         self.embed = nn.Sequential(nn.Linear(EMBED + told, EMBED), nn.SiLU(), nn.Linear(EMBED, EMBED), nn.SiLU())
-        self.stem = nn.Conv2d(config.channels * (1 + config.received), widths[0], 3, padding=1)
+        cell = config.channels * config.patch**2
+        self.stem = nn.Conv2d(cell * (1 + config.received), widths[0], 3, padding=1)
         steps = list(zip(widths, widths[1:]))
         self.down = nn.ModuleList(blocks(width) for width in widths)
         self.shrinks = nn.ModuleList(
@@ -43,11 +45,7 @@ class UNet(nn.Module):
             nn.Sequential(nn.Conv2d(narrow, 4 * wide, 1), nn.PixelShuffle(2)) for wide, narrow in steps
         )
         self.merges = nn.ModuleList(nn.Conv2d(2 * wide, wide, 1) for wide, _ in steps)
-        self.out = (
-            AwareProjection(widths[0], config.channels, EMBED)
-            if config.received
-            else nn.Conv2d(widths[0], config.channels, 1)
-        )
+        self.out = AwareProjection(widths[0], cell, EMBED) if config.received else nn.Conv2d(widths[0], cell, 1)
 
     def forward(
         self,
@@ -65,7 +63,8 @@ class UNet(nn.Module):
             noise_var: CASC only, noise of the received latent, linear, [B].
         """
         height, width = x.shape[-2:]
-        multiple = 2 ** (len(self.config.widths) - 1)
+        patch = self.config.patch
+        multiple = patch * 2 ** (len(self.config.widths) - 1)
         edges = (0, -width % multiple, 0, -height % multiple)
         pad = lambda z: F.pad(z, edges, mode="replicate")
         known = [waves(t, EMBED)]
@@ -73,8 +72,8 @@ class UNet(nn.Module):
             known += [received.mean(dim=(2, 3)), received.std(dim=(2, 3), correction=0), noise_var.log()[:, None] / 4]
             x = torch.cat([x, received], dim=1)
         e = self.embed(torch.cat(known, dim=1))
-        scales = [None if maps is None else F.avg_pool2d(pad(maps), 2**i) for i in range(len(self.down))]
-        h, kept = self.stem(pad(x)), []
+        scales = [None if maps is None else F.avg_pool2d(pad(maps), patch * 2**i) for i in range(len(self.down))]
+        h, kept = self.stem(F.pixel_unshuffle(pad(x), patch)), []
         for i, blocks in enumerate(self.down):
             h = self.shrinks[i - 1](h) if i else h
             for block in blocks:  # type: ignore[union-attr]
@@ -87,4 +86,4 @@ class UNet(nn.Module):
             for block in self.up[i]:  # type: ignore[union-attr]
                 h = block(h, e, scales[i])
         h = self.out(h, e) if isinstance(self.out, AwareProjection) else self.out(h)
-        return h[..., :height, :width].float()
+        return F.pixel_shuffle(h, patch)[..., :height, :width].float()
