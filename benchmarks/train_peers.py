@@ -38,7 +38,7 @@ from semcast.training.data import Photos, step_generator
 GPU_BATCHES = 12  # times the batch of a CPU
 LR = {"autoencoder": 6e-4, "denoiser": 4e-4}
 BATCH = {"ae8": 8, "ae16": 8, "ae32": 8, "img2img": 8, "gesco": 8}  # of pictures, on a CPU
-BATCH |= {"diffsc16": 8, "casc16": 8, "diffsc32": 16, "casc32": 16}
+BATCH |= {"diffsc16": 4, "casc16": 4, "diffsc32": 16, "casc32": 16}
 WINDOW = {"ae8": 32, "ae16": 48, "ae32": 64}  # side of what a network sees of the latents that it learns from
 WINDOW_DENOISER = 32
 STATISTICS = 16  # batches
