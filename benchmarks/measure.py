@@ -27,7 +27,7 @@ from scripts import command_line, script, summary
 from semcast.bench import harness, records
 from semcast.bench.experiments import EXPERIMENTS, OF_THE_MODEL, Experiment
 from semcast.bench.peers.maps import SCALES, map_bytes
-from semcast.bench.peers.parts import MAP_CODER, PARTS, training_record, weights_path
+from semcast.bench.peers.parts import MAP_CODER, PARTS, STAGE_A, training_record, weights_path
 from semcast.bench.pictures import Pictures
 from semcast.bench.progress import work_bar
 from semcast.bench.summary import distances
@@ -132,7 +132,9 @@ def measure(name: str, experiment: Experiment, args: argparse.Namespace, models:
 
 def keep_training(path: Path, pictures: Pictures) -> None:
     """How the rivals' networks were trained, and what maps of the pictures' classes take at every scale."""
-    held: dict = {"parts": {part: training_record(part) for part in PARTS if weights_path(part).exists()}}
+    held: dict = {
+        "parts": {part: training_record(part) for part in PARTS if part != STAGE_A and weights_path(part).exists()}
+    }
     maps = [truth for i in range(len(pictures)) if (truth := pictures.truth(i)) is not None]
     if maps and weights_path(MAP_CODER).exists():
         sizes = [map_bytes(classes) for classes in maps]

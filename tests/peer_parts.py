@@ -6,10 +6,12 @@ import numpy as np
 import torch
 
 from semcast.bench.peers import parts
+from semcast.bench.peers.autoencoder import AutoencoderConfig
 from semcast.bench.peers.parts import PARTS
 from semcast.bench.peers.unet import UNet
 from semcast.bench.systems import find_system
 from semcast.bench.unit import check_sent
+from semcast.cascade.config import StageAConfig
 from semcast.metrics.segmenter import VOID
 from semcast.randomness import seeded
 
@@ -18,9 +20,13 @@ TRUTH = {"gesco-labels", "gesco-published"}
 
 def tiny(part: parts.Part) -> parts.Part:
     """The part with hardly any weights; strides, channels and what it is told stay."""
-    widths = (8,) * len(part.config.widths)
-    more = {} if hasattr(part.config, "through_channel") else {"depth": 1, "widths": (8, 8, 16)}
-    return replace(part, config=replace(part.config, **{"widths": widths, **more}))
+    if isinstance(part.config, StageAConfig):
+        more = {"hidden": (4, 8), "encoder_blocks": (1, 1), "bottleneck_blocks": 1, "fine_blocks": 1}
+    elif isinstance(part.config, AutoencoderConfig):
+        more = {"widths": (8,) * len(part.config.widths), "depth": 1}
+    else:
+        more = {"widths": (8, 8, 16), "depth": 1}
+    return replace(part, config=replace(part.config, **more))  # type: ignore[arg-type]
 
 
 def awake(network: torch.nn.Module) -> torch.nn.Module:

@@ -5,12 +5,13 @@ import math
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import photo
-from peer_parts import street, tiny
+from peer_parts import street, tiny, untaught
 from PIL import Image
 
 from semcast.bench.peers import parts, training
@@ -21,7 +22,7 @@ import train_peers
 
 
 @pytest.fixture
-def school(tmp_path, monkeypatch, vgg):
+def school(tmp_path, monkeypatch):
     """Tiny networks, two labelled pictures: a function that trains a part."""
     for name, part in PARTS.items():
         monkeypatch.setitem(parts.PARTS, name, tiny(part))
@@ -30,15 +31,13 @@ def school(tmp_path, monkeypatch, vgg):
     for i in range(2):
         Image.fromarray(photo(96, 128, i)).save(pictures / f"street_{i}.png")
         Image.fromarray(street(96, 128, i)).save(labels / f"{i}.png")
-    monkeypatch.setattr(train_peers, "load_lpips", lambda *_: vgg)
-    monkeypatch.setattr(train_peers, "CROP", dict.fromkeys(PARTS, 64))
-    monkeypatch.setitem(train_peers.LPIPS_SIDE, "cpu", 32)
+    monkeypatch.setattr(train_peers, "load_cascade", lambda *_: SimpleNamespace(stage_a=untaught(parts.STAGE_A)))
     monkeypatch.setattr(train_peers, "STATISTICS", 2)
-    monkeypatch.setattr("semcast.bench.peers.latents.CROP", dict.fromkeys(PARTS, 64))
+    monkeypatch.setattr("semcast.bench.peers.latents.CROP", 64)
     torch.set_num_threads(1)
 
     def train(part: str, out: str = "out", *more: str) -> int:
-        length = () if "--minutes" in more or part == "maps" else ("--steps", "6")
+        length = () if "--minutes" in more or part in ("maps", parts.STAGE_A) else ("--steps", "6")
         flags = ("--labels", labels, "--out", tmp_path / out, "--batch", 2, "--latents", 4, "--device", "cpu")
         return train_peers.main([str(word) for word in (part, pictures, *flags, *length, *more)])
 
@@ -54,17 +53,17 @@ def test_every_part_trains_and_goes_on_where_it_stopped(school, tmp_path, monkey
         assert said["out"] == str(tmp_path / "out" / f"{part}.safetensors")
         if part == "maps":
             assert said["pictures"] == 2
+        if part in ("maps", parts.STAGE_A):
             continue
         assert said["steps"] == 6 and said["pictures"] == 2 and math.isfinite(said["loss"])
         load_part(part, folder=tmp_path / "out")
         record = parts.training_record(part, tmp_path / "out")
         assert record["curve"] == said["curve"] and len(said["curve"]) == 6 and record["flattened"] is None
         # The same, interrupted after three steps: the same weights.
-        if part.startswith("ae") is False:
-            for name in ("ae8", "ae16", "ae32"):
+        for name in (parts.STAGE_A, "ae8", "ae16", "ae32"):
+            if (source := tmp_path / "out" / f"{name}.safetensors").exists():
                 (tmp_path / "again").mkdir(exist_ok=True)
-                target = tmp_path / "again" / f"{name}.safetensors"
-                target.write_bytes((tmp_path / "out" / f"{name}.safetensors").read_bytes())
+                (tmp_path / "again" / source.name).write_bytes(source.read_bytes())
         monkeypatch.setattr(train_peers, "learn", lambda *a, **k: learn(*a, **{**k, "stop": lambda step: step == 3}))
         (tmp_path / "again" / f"{part}.safetensors").unlink(missing_ok=True)
         assert school(part, "again") == 130
@@ -78,7 +77,7 @@ def test_every_part_trains_and_goes_on_where_it_stopped(school, tmp_path, monkey
     assert school("casc32") == 0 and "was there already" in capsys.readouterr().out
 
 
-def test_training_learns(vgg):
+def test_training_learns():
     """A tiny denoiser of a latent that hardly varies, and a checkpoint that a signal leaves."""
     network = tiny(PARTS["diffsc32"]).build()
     z = torch.ones(8, 9, 8, 8)
@@ -100,7 +99,7 @@ def test_a_curve_has_flattened_if_its_last_fifth_hardly_fell(points, fallen):
 
 
 def test_a_signal_leaves_a_checkpoint_and_the_clock_goes_on(school, tmp_path, monkeypatch, capsys):
-    assert school("ae8", "out", "--minutes", "0.002") == 0
+    assert school(parts.STAGE_A) == 0 and school("ae8", "out", "--minutes", "0.002") == 0
     loss = train_peers.denoiser_loss
 
     def killed(*arguments):
@@ -127,7 +126,8 @@ def test_a_signal_leaves_a_checkpoint_and_the_clock_goes_on(school, tmp_path, mo
 
 def test_mistakes_of_training_are_one_line(school, tmp_path, capsys):
     for part, more, error in (
-        ("diffsc32", (), "ae32.safetensors is missing"),
+        ("ae32", (), "stage_a.safetensors is missing"),
+        ("diffsc32", (), "stage_a.safetensors is missing"),
         ("ae8", ("--batch", "0"), "--batch and --latents must be above 0"),
         ("ae8", ("--minutes", "0"), "--minutes or --steps is needed, and must be above 0"),
     ):
