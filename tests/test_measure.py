@@ -77,7 +77,7 @@ def test_rivals_without_weights_are_left_out_or_keep_their_rows(lab, peers, few_
     monkeypatch.setattr(measure, "EXPERIMENTS", {"tiny": replace(TINY, runs=(run,))})
     monkeypatch.setattr(measure, "OF_THE_PEERS", "tiny")
     nowhere = tmp_path / "none"
-    advice = f"{nowhere / 'ae32.safetensors'} is missing: `runs/peers.sh PHOTOS LABELS {nowhere}` trains "
+    advice = f"{nowhere / 'stage_a.safetensors'} is missing: `runs/peers.sh PHOTOS LABELS {nowhere}` trains "
     monkeypatch.setenv("SEMCAST_PEERS", str(nowhere))
     with pytest.raises(FileNotFoundError):  # no record
         lab()
