@@ -4,7 +4,6 @@ from collections import defaultdict
 
 from quality_tables import quality_table
 from results import CELLS, average, read, source
-
 from semcast.bench.experiments import NO_NOISE_DB
 
 RECEIVERS_TRAINED = {  # in ablation.json

@@ -5,8 +5,8 @@ from collections import defaultdict
 from statistics import median
 
 import numpy as np
-from results import CELLS, average, read, share
 
+from results import CELLS, average, read, share
 from semcast.bench.measures import SHIFTS
 from semcast.bench.records import TIMES
 from semcast.bench.report import colours, plot

@@ -14,8 +14,8 @@ import time
 from datetime import UTC, datetime
 
 import torch
-from scripts import summary
 
+from scripts import summary
 from semcast.bench.cost import cpu_name
 from semcast.bench.records import one_row_a_line
 from semcast.bench.versions import commit

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import lsq_linear
 from scipy.stats import rankdata
-from scripts import command_line, script, summary
 from tqdm import tqdm
 
+from scripts import command_line, script, summary
 from semcast.bench.pictures import centre_crop
 from semcast.bench.records import one_row_a_line
 from semcast.bench.systems import enhancement_version, model_version

@@ -8,9 +8,9 @@ import io
 from pathlib import Path
 
 from PIL import Image
-from scripts import read_pictures, script, summary
 from tqdm import tqdm
 
+from scripts import read_pictures, script, summary
 from semcast.cascade.engine import load_model
 from semcast.demo import contact_sheet
 from semcast.files import write_bytes

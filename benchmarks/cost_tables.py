@@ -5,7 +5,6 @@ from collections import defaultdict
 from statistics import mean
 
 from results import read, source
-
 from semcast.header import SIDE_BITS, Header
 
 SIZES = ((512, 512), (1024, 1024), (360, 480), (1024, 2048))

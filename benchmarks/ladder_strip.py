@@ -8,8 +8,8 @@ import io
 from pathlib import Path
 
 from PIL import Image
-from scripts import script, summary
 
+from scripts import script, summary
 from semcast.cascade.engine import load_model
 from semcast.demo import contact_sheet
 from semcast.files import write_bytes

@@ -5,7 +5,6 @@ from statistics import mean
 
 from bench_tables import bench_groups, bench_source
 from results import CELLS, average, read
-
 from semcast.bench.report import colours, plot
 from semcast.bench.summary import summarise
 from semcast.header import bandwidth_ratio

@@ -23,7 +23,6 @@ from statistics import mean
 
 from pages import make_pages
 from scripts import command_line, script, summary
-
 from semcast.bench import harness, records
 from semcast.bench.experiments import EXPERIMENTS, OF_THE_MODEL, Experiment
 from semcast.bench.peers.maps import SCALES, map_bytes

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scripts import command_line, script, summary
 
+from scripts import command_line, script, summary
 from semcast.bench.cost import cpu_name
 from semcast.bench.versions import commit
 from semcast.files import write_text

@@ -12,9 +12,9 @@ import math
 from pathlib import Path
 
 import numpy as np
-from scripts import command_line, read_pictures, script, summary
 from tqdm import tqdm
 
+from scripts import command_line, read_pictures, script, summary
 from semcast.bench.records import one_row_a_line
 from semcast.bench.systems import model_version
 from semcast.bench.versions import commit

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scripts import script, summary
 
+from scripts import script, summary
 from semcast.bench import harness, unit
 from semcast.bench.experiments import PEERS_REPAIRED
 from semcast.bench.pictures import Pictures, centre_crop, sides_of

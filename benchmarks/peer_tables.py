@@ -6,7 +6,6 @@ from statistics import mean, median, stdev
 
 from bench_tables import bench_groups, bench_source, miou_of
 from results import average, read
-
 from semcast.bench.harness import count_uses
 from semcast.bench.peers import gesco, img2img, noisy_latent
 from semcast.bench.peers.diffusion import STEPS

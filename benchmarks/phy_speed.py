@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scripts import summary
 
+from scripts import summary
 from semcast.bench.cost import cpu_name
 from semcast.bench.versions import commit
 from semcast.channels.catalogue import find_channel

@@ -5,7 +5,6 @@ from statistics import mean, stdev
 
 import results
 from results import average, read, source
-
 from semcast.bench.experiments import NO_NOISE_DB
 
 SYSTEMS = {"semcast": "semcast `small`", "downscale": "downscale, send analog, enlarge"}

@@ -45,8 +45,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 from pysstv.color import Robot36
-from scripts import command_line, read_pictures, script, summary
 
+from scripts import command_line, read_pictures, script, summary
 from semcast.bench import codecs
 from semcast.bench.cost import cpu_name
 from semcast.bench.records import one_row_a_line

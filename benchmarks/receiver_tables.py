@@ -2,7 +2,6 @@
 
 import asking as bench
 from results import read
-
 from semcast.modulation.reply import AGAIN_BELOW_DB
 
 

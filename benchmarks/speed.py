@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from clock import matmul_tflops, medians
 from diffusers_peers import TINY_B, diffusers_stage_a, diffusers_stage_b, stage_b_keys_to_diffusers
 from scripts import summary
-from torch.utils.flop_counter import FlopCounterMode
-
 from semcast.bench.cost import cpu_name
 from semcast.bench.versions import commit
 from semcast.cascade.config import STAGE_B_LITE, ModelConfig, load_config

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from scripts import script, summary
 
+from scripts import script, summary
 from semcast.bench.systems import model_version
 from semcast.cascade.checkpoint import load_cascade, save_model
 from semcast.cascade.torch_engine import TorchEngine

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scripts import summary
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from scripts import summary
 from semcast.bench.deepjscc import RATIOS, DeepJSCC, initialise, save_network
 from semcast.cascade.device import has_bf16, keep_freed_memory
 from semcast.errors import InputError

@@ -17,9 +17,9 @@ import sys
 from pathlib import Path
 
 import torch
-from scripts import summary
 from torch import nn
 
+from scripts import summary
 from semcast.bench.cost import cpu_name
 from semcast.bench.peers.autoencoder import Autoencoder
 from semcast.bench.peers.latents import COUNT, Latents, labelled_latents, labelled_pairs, photo_latents, window

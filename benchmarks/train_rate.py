@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from clock import matmul_tflops
-from scripts import summary
 from torch.utils.flop_counter import FlopCounterMode
 
+from clock import matmul_tflops
+from scripts import summary
 from semcast.cascade.checkpoint import load_cascade
 from semcast.errors import InputError
 from semcast.metrics.lpips import load_lpips

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from scripts import summary
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from scripts import summary
 from semcast.cascade.device import has_bf16
 from semcast.errors import InputError
 from semcast.metrics.segmenter import CLASSES, VOID, Labels, Segmenter, mean_iou, overlaps, save_segmenter, segment

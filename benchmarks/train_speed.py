@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scripts import summary
 
+from scripts import summary
 from semcast.cascade.config import STAGE_B_BIG, STAGE_B_LITE, ModelConfig, small_config
 from semcast.cascade.model import Cascade
 from semcast.files import write_text

@@ -4,13 +4,19 @@ import json
 import math
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import TINY_ENHANCEMENT, tiny_cascade
 
+import asking
+import measure
+import packet_gain
+import scripts
+import speed
+import train_rate
+import train_speed
 from semcast.cascade.checkpoint import save_model
 from semcast.errors import InputError
 from semcast.header import RUNGS, Header
@@ -18,15 +24,6 @@ from semcast.images import PHOTO
 from semcast.modulation import packet
 from semcast.modulation.reply import AGAIN_BELOW_DB
 from semcast.training.config import PRESETS
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import asking  # noqa: E402
-import measure  # noqa: E402
-import packet_gain  # noqa: E402
-import scripts  # noqa: E402
-import speed  # noqa: E402
-import train_rate  # noqa: E402
-import train_speed  # noqa: E402
 
 
 def test_transforms_of_a_packet_are_compared_at_one_error(tiny_model, tmp_path, monkeypatch):

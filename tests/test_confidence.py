@@ -10,6 +10,7 @@ import pytest
 from conftest import photo, tiny_cascade
 from PIL import Image
 
+import confidence as calibration
 from semcast import Link, load_model, read_image
 from semcast.bench.systems import enhancement_version, model_version
 from semcast.cascade.checkpoint import save_model
@@ -31,9 +32,6 @@ from semcast.metrics.confidence import (
     true_error,
 )
 from semcast.modulation.modems import demodulate
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import confidence as calibration  # noqa: E402
 
 WEIGHTS_OF_TESTS = dict.fromkeys(FEATURES, 0.1) | {"one": 1.0}
 

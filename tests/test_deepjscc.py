@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from conftest import photo
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import train_deepjscc
 from semcast.bench import deepjscc
 from semcast.bench.deepjscc import RATIOS, DeepJSCC, cells, choose, initialise, load_network, save_network, weights_path
 from semcast.bench.ends import Ends
@@ -22,9 +22,6 @@ from semcast.cascade.device import to_tensor
 from semcast.channels.catalogue import find_channel
 from semcast.errors import InputError
 from semcast.randomness import seeded
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import train_deepjscc
 
 MODULE = """
 from functools import partial

@@ -73,7 +73,6 @@ def test_readme_python_runs(folder, capsys):
 
 
 def test_tables_are_computed_from_the_result_files():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
     import results
     import tables
 

@@ -12,6 +12,7 @@ from conftest import photo, tiny_cascade
 from PIL import Image
 from test_tables import row_of
 
+import measure
 from semcast.bench import harness, records, systems, unit, workers
 from semcast.bench.experiments import Experiment, Run
 from semcast.bench.peers.parts import PARTS, STAGE_A
@@ -19,9 +20,6 @@ from semcast.cascade import models
 from semcast.cascade.checkpoint import save_model
 from semcast.errors import InputError
 from semcast.metrics.classifier import WIDTH, kernel_distance
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import measure  # noqa: E402
 
 TINY = Experiment(
     about="two systems on two pictures",

@@ -1,12 +1,11 @@
 """The modem from end to end: over simulated radio paths, joined late, cut off, crowded, mistuned."""
 
-import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+import modem as bench
 from semcast.channels.base import equalise
 from semcast.channels.combining import combine
 from semcast.modem.detect import find_bursts
@@ -15,9 +14,6 @@ from semcast.modem.profiles import PREAMBLE, PROFILES, RATE_HZ, SYMBOL
 from semcast.modem.receive import find
 from semcast.randomness import seeded
 from semcast.signals import air
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import modem as bench  # noqa: E402
 
 FAST, NARROW = PROFILES["fast"], PROFILES["narrow"]
 LEAD = round(bench.LEAD_S * RATE_HZ)

@@ -1,17 +1,14 @@
 """benchmarks/pages.py: which programs follow a measurement, and what one that fails says."""
 
 import json
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
+import pages
 from semcast.bench.systems import find_system
 from semcast.errors import InputError
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import pages  # noqa: E402
 
 
 def arguments(tmp_path: Path, **given) -> Namespace:

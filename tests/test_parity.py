@@ -1,13 +1,12 @@
 """Our networks against torchvision's encoder and diffusers' Stage A and Stage B; exact ways to compute them faster."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from conftest import tiny_cascade
 
+from diffusers_peers import TINY_B, diffusers_stage_a, diffusers_stage_b, stage_b_keys_to_diffusers
 from semcast.cascade.config import StageAConfig
 from semcast.cascade.encoder import Encoder
 from semcast.cascade.loading import load_torch
@@ -16,9 +15,6 @@ from semcast.cascade.stage_a import StageA
 from semcast.cascade.stage_b import StageB
 from semcast.demo import PHOTO
 from semcast.images import read_image
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from diffusers_peers import TINY_B, diffusers_stage_a, diffusers_stage_b, stage_b_keys_to_diffusers  # noqa: E402
 
 diffusers = pytest.importorskip("diffusers", reason="parity needs the [dev] extra")
 

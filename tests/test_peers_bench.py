@@ -11,6 +11,7 @@ from conftest import photo
 from peer_parts import send, street
 from PIL import Image
 
+import peer_strip
 from semcast.bench.harness import bench, read_rows, runnable
 from semcast.bench.pictures import Pictures
 from semcast.bench.report import report
@@ -20,9 +21,6 @@ from semcast.channels.catalogue import find_channel
 from semcast.channels.noise import awgn
 from semcast.metrics.segmenter import Segmenter, save_segmenter
 from semcast.randomness import seeded
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import peer_strip
 
 PUBLISHED = {"img2img-published", "gesco-published", "diffsc-published", "casc-published"}
 

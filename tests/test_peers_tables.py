@@ -1,19 +1,15 @@
 """The tables of the rivals: what they compute from rows, and that they name who wins."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-from semcast.bench import records
-from semcast.bench.experiments import EXPERIMENTS, SLOW_PEER
-from semcast.bench.systems import PEERS
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import peer_tables
 import results
 import tables
+from semcast.bench import records
+from semcast.bench.experiments import EXPERIMENTS, SLOW_PEER
+from semcast.bench.systems import PEERS
 
 QUALITY = {  # of each system: LPIPS, SSIM, PSNR, pixels right of 10, KD, channel uses
     "semcast": (0.5, 0.6, 20.0, 2, 0.04, 864),

@@ -3,7 +3,6 @@
 import json
 import math
 import signal
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,11 +13,9 @@ from conftest import photo
 from peer_parts import street, tiny, untaught
 from PIL import Image
 
+import train_peers
 from semcast.bench.peers import parts, training
 from semcast.bench.peers.parts import PARTS, load_part
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import train_peers
 
 
 @pytest.fixture

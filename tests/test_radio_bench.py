@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,8 +16,7 @@ from semcast.randomness import seeded
 from semcast.signals.power import active_power
 
 pytest.importorskip("pysstv", reason="slow-scan television needs the [dev] extra")
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import radio  # noqa: E402
+import radio
 
 TONE = (0.5 * np.cos(2 * math.pi * 1250 / radio.RATE_HZ * np.arange(16_000))).astype(np.float32)
 

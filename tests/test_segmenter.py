@@ -1,7 +1,6 @@
 """mIoU: overlaps and labels that are checked, rows and report of a bench with labels, training that learns."""
 
 import json
-import sys
 import tarfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ import torch
 from conftest import photo
 from PIL import Image
 
+import train_segmenter
 from semcast.bench.harness import bench, read_rows
 from semcast.bench.pictures import Pictures
 from semcast.bench.report import report, segmented
@@ -29,9 +29,6 @@ from semcast.metrics.segmenter import (
     save_segmenter,
     segment,
 )
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import train_segmenter
 
 
 @pytest.fixture(scope="module")

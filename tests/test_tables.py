@@ -1,20 +1,16 @@
 """The tables and plots that benchmarks/ makes of the results."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import bench_tables
+import crossing_tables
+import ladder_tables
+import results
+import tables
 from semcast.bench import records
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import bench_tables  # noqa: E402
-import crossing_tables  # noqa: E402
-import ladder_tables  # noqa: E402
-import results  # noqa: E402
-import tables  # noqa: E402
 
 
 def row_of(system: str, snr_db: float, lpips: float, **more) -> dict:
