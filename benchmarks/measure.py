@@ -73,7 +73,7 @@ def main() -> None:
     changed = [name for name in args.names or OF_THE_MODEL if measure(name, EXPERIMENTS[name], args, models)]
     print(f"measured: {', '.join(changed) or 'nothing, all is up to date'}")
     if not args.no_pages:
-        make_pages(args, peers_changed=OF_THE_PEERS in changed)
+        make_pages(args, OF_THE_PEERS in changed and not cannot(PEERS, {}, args.segmenter))
 
 
 def measure(name: str, experiment: Experiment, args: argparse.Namespace, models: dict[str, str]) -> bool:

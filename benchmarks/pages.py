@@ -51,7 +51,7 @@ def make_pages(args: argparse.Namespace, peers_changed: bool = False) -> None:
     run(Program("tables", ["benchmarks/tables.py", "--write"]), args)
 
 
-def programs(args: argparse.Namespace, peers_changed: bool) -> list[Program]:
+def programs(args: argparse.Namespace, peers_changed: bool = False) -> list[Program]:
     """The longest first."""
     found, results = [], "benchmarks/results"
     if args.kodak and args.lpips:

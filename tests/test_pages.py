@@ -24,6 +24,8 @@ def test_programs_without_their_pictures_are_left_out(tmp_path, monkeypatch):
     assert set(names(kodak=tmp_path)) == {*bundled, "packet_gain", "contact_sheet"}
     everything = dict.fromkeys(("kodak", "streets", "lpips"), tmp_path) | {"photos": [tmp_path]}
     assert {"asking", "confidence", "radio"} <= set(names(**everything))
+    given = arguments(tmp_path, **everything, labels=tmp_path, segmenter=tmp_path)
+    assert "peer_strip" in {program.name for program in pages.programs(given, peers_changed=True)}
     monkeypatch.setattr(pages, "is_current", lambda record: True)
     assert not {"confidence", "packet_gain"} & set(names(**everything))
 
@@ -43,7 +45,7 @@ def test_a_failing_program_ends_the_pages_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "good.py").write_text("import sys; open(sys.argv[1], 'w').write('done')")
     here = tmp_path / "good.txt"
     found = [pages.Program("good", [tmp_path / "good.py", here]), pages.Program("bad", [tmp_path / "bad.py"])]
-    monkeypatch.setattr(pages, "programs", lambda args: found)
+    monkeypatch.setattr(pages, "programs", lambda *_: found)
     with pytest.raises(InputError, match=r"^bad failed with 1: there is no picture; see .*bad\.log$"):
         pages.make_pages(arguments(tmp_path))
     assert here.read_text() == "done"
