@@ -20,7 +20,8 @@ from ...files import load_tensors, write_bytes
 from ...metrics.segmenter import Labels
 from ...training.data import Photos, step_generator
 from .gesco import at_cells, one_hot
-from .parts import STAGE_A, file_hash, load_part, read_metadata, weights_path
+from .parts import STAGE_A, file_hash, read_metadata, weights_path
+from .pictures import autoencoder, stage_a
 
 CROP = 384  # side of the crops whose latents are kept, in pixels
 COUNT = 2048  # crops
@@ -34,36 +35,31 @@ def photo_latents(name: str, photos: Photos, folder: Path, seed: int, device: st
 
     def make() -> Latents:
         if name == STAGE_A:
-            stage_a = load_part(STAGE_A, device, folder)
+            pixels = stage_a(device, folder)
             crops = lambda i: photos.crops(CROP, min(8, count - i), step_generator(seed, i, 16))
-            return {"z": torch.cat([stage_a.encode(crops(i).to(device)).half().cpu() for i in batches])}
-        y, autoencoder = (
-            photo_latents(STAGE_A, photos, folder, seed, device, count)["z"],
-            load_part(name, device, folder),
-        )
-        return {"z": torch.cat([autoencoder.encode(y[i : i + 8].to(device).float()).half().cpu() for i in batches])}
+            return {"z": torch.cat([pixels.encode(crops(i).to(device)).half().cpu() for i in batches])}
+        network, y = autoencoder(name, device, folder), photo_latents(STAGE_A, photos, folder, seed, device, count)["z"]
+        return {"z": torch.cat([network.encode(y[i : i + 8].to(device).float()).half().cpu() for i in batches])}
 
     return _kept(folder / f"{name}.latents.safetensors", name, facts, make)
 
 
 def labelled_latents(name: str, pairs: list[tuple[np.ndarray, np.ndarray]], folder: Path, device: str) -> Latents:
-    """Latents and maps of whole pictures and of mirrored ones, cut to the rows and columns that all have."""
-
-    stage_a, autoencoder = (load_part(part, device, folder) for part in (STAGE_A, name))
+    """Latents and maps of whole pictures, cut to the rows and columns that all have."""
 
     def make() -> Latents:
+        pixels_of, network = stage_a(device, folder), autoencoder(name, device, folder)
         latents, maps = [], []
         for pixels, classes in tqdm(pairs, desc=f"latents {name}, labelled", unit="picture", disable=None):
-            for turn in (slice(None), slice(None, None, -1)):
-                rows, columns = (n // 8 * 8 for n in classes.shape)
-                image = np.ascontiguousarray(pixels[:rows, :columns][:, turn])
-                latents.append(autoencoder.encode(stage_a.encode(to_tensor(image).to(device))).half().cpu())
-                maps.append(at_cells(one_hot(classes[:rows, :columns][:, turn].copy())).half())
+            rows, columns = (n // 8 * 8 for n in classes.shape)
+            image = to_tensor(np.ascontiguousarray(pixels[:rows, :columns])).to(device)
+            latents.append(network.encode(pixels_of.encode(image)).half().cpu())
+            maps.append(at_cells(one_hot(classes[:rows, :columns])).half())
         height, width = (min(z.shape[i] for z in latents) for i in (2, 3))
         cut = lambda parts: torch.cat([part[..., :height, :width] for part in parts])
         return {"z": cut(latents), "maps": cut(maps)}
 
-    facts = {"count": 2 * len(pairs), "pixels": sum(pixels.size for pixels, _ in pairs)}
+    facts = {"count": len(pairs), "pixels": sum(pixels.size for pixels, _ in pairs)}
     return _kept(folder / f"{name}-labelled.latents.safetensors", name, facts, make)
 
 

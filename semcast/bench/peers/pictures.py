@@ -1,5 +1,7 @@
 """From pictures to the rivals' latents and back: Stage A, then the rival's autoencoder."""
 
+from pathlib import Path
+
 from torch import Tensor
 
 from ...cascade.stage_a import StageA
@@ -17,13 +19,13 @@ def decode(z: Tensor, name: str, device: str) -> Tensor:
     return stage_a(device).decode(autoencoder(name, device).decode(z)).float().clamp(0, 1)
 
 
-def stage_a(device: str) -> StageA:
-    network = load_part(STAGE_A, device)
+def stage_a(device: str, folder: Path | None = None) -> StageA:
+    network = load_part(STAGE_A, device, folder)
     assert isinstance(network, StageA)
     return network
 
 
-def autoencoder(name: str, device: str) -> Autoencoder:
-    network = load_part(name, device)
+def autoencoder(name: str, device: str, folder: Path | None = None) -> Autoencoder:
+    network = load_part(name, device, folder)
     assert isinstance(network, Autoencoder)
     return network
