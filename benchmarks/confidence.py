@@ -20,9 +20,9 @@ from scipy.stats import rankdata
 from tqdm import tqdm
 
 from scripts import command_line, script, summary
+from semcast.bench.ours import enhancement_version, model_version
 from semcast.bench.pictures import centre_crop
 from semcast.bench.records import one_row_a_line
-from semcast.bench.systems import enhancement_version, model_version
 from semcast.bench.versions import commit
 from semcast.cascade.engine import load_model
 from semcast.cascade.models import find_model

@@ -27,10 +27,11 @@ from semcast.bench import harness, records
 from semcast.bench.experiments import EXPERIMENTS, OF_THE_MODEL, Experiment
 from semcast.bench.peers.maps import SCALES, map_bytes
 from semcast.bench.peers.parts import MAP_CODER, PARTS, STAGE_A, training_record, weights_path
+from semcast.bench.peers.systems import PEERS
 from semcast.bench.pictures import Pictures
 from semcast.bench.progress import work_bar
 from semcast.bench.summary import distances
-from semcast.bench.systems import PEERS, find_system
+from semcast.bench.systems import find_system
 from semcast.bench.unit import PROTOCOL, Setting
 from semcast.bench.versions import versions
 from semcast.bench.workers import default_workers

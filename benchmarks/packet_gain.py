@@ -15,8 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from scripts import command_line, read_pictures, script, summary
+from semcast.bench.ours import model_version
 from semcast.bench.records import one_row_a_line
-from semcast.bench.systems import model_version
 from semcast.bench.versions import commit
 from semcast.cascade.config import LATENT_CHANNELS
 from semcast.cascade.engine import load_model

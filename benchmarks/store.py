@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from scripts import script, summary
-from semcast.bench.systems import model_version
+from semcast.bench.ours import model_version
 from semcast.cascade.checkpoint import load_cascade, save_model
 from semcast.cascade.torch_engine import TorchEngine
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semcast.bench.systems import System
+from semcast.bench.base import System
 
 KEPT = {}
 CALLED = set()

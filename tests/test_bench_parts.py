@@ -8,12 +8,13 @@ import pytest
 from conftest import photo
 from test_channel import gaussian, seeded
 
-from semcast.bench import records, systems, unit
+from semcast.bench import base, ours, records, systems, unit
 from semcast.bench.experiments import EXPERIMENTS, GRID_DB, OF_THE_MODEL
 from semcast.bench.harness import count_uses, picture_sha256
+from semcast.bench.ours import largest_factor
 from semcast.bench.pictures import Pictures
 from semcast.bench.summary import interval
-from semcast.bench.systems import find_system, largest_factor
+from semcast.bench.systems import find_system
 from semcast.bench.unit import Setting, propagate
 from semcast.channels.catalogue import find_channel
 from semcast.errors import InputError
@@ -102,7 +103,7 @@ def test_a_record_gives_back_its_rows_and_merging_keeps_what_was_not_measured():
 
 def test_copies_are_combined_and_pay_and_a_wrong_snr_reaches_both_ends():
     x, told = gaussian(1, 400).numpy(), []
-    system = systems.System("told", lambda *a: None, lambda *a: None)
+    system = base.System("told", lambda *a: None, lambda *a: None)
     plain, twice = (unit.propagate(system, x, 10.0, "ab", 0, unit.Setting(copies=n)) for n in (1, 2))
     assert twice[1]["channel_uses"] == 2 * plain[1]["channel_uses"] == 800
     error = [np.mean(np.abs(received.y - x) ** 2) for received, _ in (plain, twice)]
@@ -113,7 +114,7 @@ def test_copies_are_combined_and_pay_and_a_wrong_snr_reaches_both_ends():
     class Ends:
         def send(self, name, pixels, uses, snr_db):
             told.append(snr_db)
-            return x[:, :uses] / np.sqrt(np.mean(np.abs(x[:, :uses]) ** 2)), systems.mean_colour(pixels), 1.0
+            return x[:, :uses] / np.sqrt(np.mean(np.abs(x[:, :uses]) ** 2)), base.mean_colour(pixels), 1.0
 
         def receive(self, name, received, side):
             return None, 1.0
@@ -131,7 +132,7 @@ def test_copies_are_combined_and_pay_and_a_wrong_snr_reaches_both_ends():
 def test_the_ignorant_receiver_is_told_one_variance(name, options):
     x = gaussian(2, 1152).numpy()
     received = find_channel(name)(x, 10.0, seeded(1, 2), **options)
-    told = systems.one_variance(received)
+    told = ours.one_variance(received)
     assert told.noise_var.shape == told.h.shape == (2, 1) and (told.h == 1).all()
     z, noise = demodulate(told, 1.0, (16, 12, 12), noise_aware=True)
     assert all(len(np.unique(row)) == 1 for row in noise)  # no map

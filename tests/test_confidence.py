@@ -12,7 +12,7 @@ from PIL import Image
 
 import confidence as calibration
 from semcast import Link, load_model, read_image
-from semcast.bench.systems import enhancement_version, model_version
+from semcast.bench.ours import enhancement_version, model_version
 from semcast.cascade.checkpoint import save_model
 from semcast.cascade.models import WEIGHTS
 from semcast.channels.base import Received

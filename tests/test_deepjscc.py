@@ -27,7 +27,7 @@ MODULE = """
 from functools import partial
 from pathlib import Path
 from semcast.bench import deepjscc
-from semcast.bench.systems import System
+from semcast.bench.base import System
 folder = Path(__file__).parent
 SYSTEM = System("random weights", partial(deepjscc.send, folder=folder), partial(deepjscc.receive, folder=folder))
 """

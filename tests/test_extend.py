@@ -162,7 +162,7 @@ def test_a_model_of_ones_own(folder, capsys):
         ("channel photo.jpg --snr 10 -o y.sem --channel", "semcast.channels.catalogue.Channel"),
         ("run photo.jpg --snr 10 --model", "semcast.cascade.models.Known"),
         ("bench --data photos --out out --channel", "semcast.channels.catalogue.Channel"),
-        ("bench --data photos --out out --systems", "semcast.bench.systems.System"),
+        ("bench --data photos --out out --systems", "semcast.bench.base.System"),
     ],
 )
 def test_a_wrong_name_is_one_line(folder, cli, command, kind):

@@ -13,7 +13,7 @@ from PIL import Image
 from test_tables import row_of
 
 import measure
-from semcast.bench import harness, records, systems, unit, workers
+from semcast.bench import harness, ours, records, systems, unit, workers
 from semcast.bench.experiments import Experiment, Run
 from semcast.bench.peers.parts import PARTS, STAGE_A
 from semcast.cascade import models
@@ -39,10 +39,10 @@ def lab(tmp_path, tiny_model, lpips, monkeypatch):
     shutil.copytree(tiny_model, tmp_path / "small")
     monkeypatch.setattr(measure, "EXPERIMENTS", {"tiny": TINY})
     monkeypatch.setattr(models, "WEIGHTS", tmp_path)  # where `small` is, for this process
-    systems.model_version.cache_clear()
+    ours.model_version.cache_clear()
     systems.find_system.cache_clear()
-    systems.load_link.cache_clear()
-    systems.load_engine.cache_clear()
+    ours.load_link.cache_clear()
+    ours.load_engine.cache_clear()
     monkeypatch.setattr(workers, "Ends", InThisProcess)
     results = tmp_path / "results"
     results.mkdir()
@@ -55,14 +55,14 @@ def lab(tmp_path, tiny_model, lpips, monkeypatch):
         return records.read(results / "tiny.json")
 
     yield run
-    systems.model_version.cache_clear()
+    ours.model_version.cache_clear()
     systems.find_system.cache_clear()
 
 
 def new_weights(folder: Path) -> None:
     """Put another model where `small` is."""
     save_model(tiny_cascade(seed=5), folder)
-    for remembered in (systems.model_version, systems.load_link, systems.load_engine):
+    for remembered in (ours.model_version, ours.load_link, ours.load_engine):
         remembered.cache_clear()
 
 
@@ -197,9 +197,9 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(lab, tmp_path, monk
     new_weights(tmp_path / "small")
     with pytest.raises(KeyboardInterrupt):
         lab()
-    systems.model_version.cache_clear()
+    ours.model_version.cache_clear()
     save_model(tiny_cascade(seed=6), tmp_path / "small")  # not the model whose rows are half measured
-    for remembered in (systems.load_link, systems.load_engine):
+    for remembered in (ours.load_link, ours.load_engine):
         remembered.cache_clear()
     lab()
     assert sent == ["", "semcast-1step", "semcast-1step", "semcast-1step", "semcast-1step"]

@@ -13,9 +13,10 @@ from PIL import Image
 
 import peer_strip
 from semcast.bench.harness import bench, read_rows, runnable
+from semcast.bench.peers.systems import PEERS
 from semcast.bench.pictures import Pictures
 from semcast.bench.report import report
-from semcast.bench.systems import PEERS, SYSTEMS, find_system
+from semcast.bench.systems import SYSTEMS, find_system
 from semcast.bench.unit import Setting
 from semcast.channels.catalogue import find_channel
 from semcast.channels.noise import awgn

@@ -12,8 +12,9 @@ from semcast.bench.peers import parts
 from semcast.bench.peers.blocks import AwareDepthwise, AwareProjection
 from semcast.bench.peers.objectives import receive
 from semcast.bench.peers.parts import PARTS, load_part, weights_path
+from semcast.bench.peers.systems import PEERS
 from semcast.bench.peers.unet import EMBED
-from semcast.bench.systems import PEERS, find_system
+from semcast.bench.systems import find_system
 from semcast.errors import InputError
 from semcast.randomness import seeded
 

@@ -9,7 +9,7 @@ import results
 import tables
 from semcast.bench import records
 from semcast.bench.experiments import EXPERIMENTS, SLOW_PEER
-from semcast.bench.systems import PEERS
+from semcast.bench.peers.systems import PEERS
 
 QUALITY = {  # of each system: LPIPS, SSIM, PSNR, pixels right of 10, KD, channel uses
     "semcast": (0.5, 0.6, 20.0, 2, 0.04, 864),

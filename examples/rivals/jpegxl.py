@@ -12,8 +12,9 @@ import numpy as np
 import pillow_jxl  # noqa: F401  registers JPEG XL with Pillow
 from PIL import Image
 
+from semcast.bench.base import System
 from semcast.bench.codecs import CODECS, Codec
-from semcast.bench.systems import System, link_version, receive_codec, send_codec
+from semcast.bench.coded import link_version, receive_codec, send_codec
 
 
 def encode(picture: Image.Image, step: int) -> bytes:

@@ -1,6 +1,10 @@
 """The bench measures systems side by side on the same pictures, channel and channel uses. PROTOCOL.md explains how.
 
-systems.py     the systems, each a sender and a receiver
+base.py        what a system is: a sender and a receiver
+systems.py     all systems by name
+ours.py        semcast as a system
+stage_a.py     the system `stage-a`
+coded.py       codecs over a digital link as systems
 deepjscc.py    the network of the system `deepjscc`
 codecs.py      JPEG 2000, HEVC, VVC and AVIF within a budget of bytes
 downscale.py   the system `downscale`, the simplest analog rival

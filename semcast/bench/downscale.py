@@ -8,9 +8,27 @@ from numpy.random import Generator
 from ..arrays import Array, array_namespace
 from ..channels.base import Received, equalise
 from ..channels.noise import awgn
-from ..images import mean_colour
+from ..images import mean_colour, to_image, to_pixels
+from .base import Side, eight_bit, float16, float16_bits, sides
 
 SIDE_BITS = 3 * 8 + 16 + 32  # mean colour, gain, height and width
+
+
+def send(pixels: np.ndarray, uses: int, snr_db: float) -> tuple[np.ndarray, Side]:
+    x, mean, gain = shrink(to_image(pixels), uses)
+    red, green, blue = eight_bit(mean)
+    return x, {
+        **sides(pixels),
+        "red": (red, 8),
+        "green": (green, 8),
+        "blue": (blue, 8),
+        "gain": (float16_bits(gain), 16),
+    }
+
+
+def receive(received: Received, side: Side) -> np.ndarray:
+    mean = np.array([side[name][0] / 255 for name in ("red", "green", "blue")], np.float32).reshape(1, 3, 1, 1)
+    return to_pixels(enlarge(received, mean, float16(side["gain"][0]), (side["height"][0], side["width"][0])))
 
 
 def downscale_and_send(image: np.ndarray, channel_uses: int, snr_db: float, generator: Generator) -> np.ndarray:

@@ -24,9 +24,10 @@ from ..images import write_png
 from ..metrics.classifier import WIDTH
 from ..metrics.segmenter import load_segmenter
 from .ends import Ends
+from .ours import semcast_uses
 from .pictures import Pictures
 from .progress import Tally, remaining_s
-from .systems import SYSTEMS, family, find_system, missing, semcast_uses
+from .systems import SYSTEMS, family, find_system, missing
 from .unit import PROTOCOL, Setting, Unit
 from .workers import Timed, cluster_cores, here, in_processes, on_ray
 

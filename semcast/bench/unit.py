@@ -18,8 +18,10 @@ from ..channels.combining import combine
 from ..errors import InputError
 from ..randomness import stream
 from . import measures
+from .base import System
+from .coded import FINITE_LOSS, ideal_bits
 from .ends import Ends
-from .systems import FINITE_LOSS, System, find_system, ideal_bits
+from .systems import find_system
 from .versions import versions
 
 PROTOCOL = 1  # version of the section "The bench" in PROTOCOL.md
