@@ -28,289 +28,33 @@ simulations of its own, so not to be put beside these: 640x480 pixels in 32 s an
 """
 
 import argparse
-import binascii
-import functools
 import importlib.metadata
 import io
 import json
-import math
 import platform
-from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from pysstv.color import Robot36
 
+from radio_digital import CODEC, MARGINS_DB, receive_digital, send_digital
+from radio_semcast import receive_semcast, send_more, send_semcast
+from radio_signals import CHANNELS, LIMITS_S, SIDE, SNRS_DB, System, crest_db, over_path
+from radio_sstv import receive_sstv, send_sstv
 from scripts import command_line, read_pictures, script, summary
 from semcast.bench import codecs
 from semcast.bench.cost import cpu_name
 from semcast.bench.records import one_row_a_line
 from semcast.bench.systems import find_system
 from semcast.bench.versions import commit, digest
-from semcast.cascade.engine import load_model
-from semcast.channels.base import Received
-from semcast.channels.combining import combine
 from semcast.demo import contact_sheet
 from semcast.files import write_bytes, write_text
 from semcast.images import PHOTO, mean_colour, to_image, to_pixels
-from semcast.link import Link
 from semcast.metrics.lpips import load_lpips
 from semcast.metrics.pixels import psnr_db
-from semcast.modem import side
-from semcast.modem.layout import symbols_within
-from semcast.modem.profiles import HEADER_BYTES, PROFILES, RATE_HZ, SPACING_HZ
-from semcast.modem.receive import find
-from semcast.modem.reception import REFERENCE_HZ
-from semcast.modem.transmit import SELF_NOISE_DB, SYMBOLS_MAX, SYMBOLS_MIN, modulate
-from semcast.modulation import ldpc, mcs
-from semcast.modulation.ladder import rungs_within
-from semcast.modulation.modems import on_air
-from semcast.randomness import seeded
-from semcast.signals import air
-from semcast.signals.filters import analytic, band_pass, resample
-from semcast.signals.power import active_power
-from semcast.transmitter import top_rung
-
-SIDE = 512  # pixels of a picture
-SNRS_DB = (10.0, 5.0, 0.0, -3.0)  # of semcast's signal in 3 kHz
-CHANNELS = ("awgn", "watterson-poor")
-PATH_S = 37.5  # how long a path is drawn
-PROFILE = PROFILES["fast"]
-LIMITS_S = {1: 1.11, 4: 4.44, 36: 36.0}  # on the air
-LEAD_S = 0.01  # of silence at each end of one transmission
-CODEC = "avif"
-# How much of the expected Es/N0 the digital rival does not count on. Without fading the modem takes 0.6 dB of it. On
-# watterson-poor, 9 of 10 transmissions of 4 s, and of 32 s, have an SNR of equal capacity no more than 3.4 dB below it
-# (at 0 dB 2.7 and 2.3); QAM at a fixed rate needs some more. For 1 s the margin is a guess.
-MARGINS_DB = {"awgn": dict.fromkeys((1, 4, 36), 1.0), "watterson-poor": {1: 6.0, 4: 4.5, 36: 3.5}}
-
-
-class Sent(NamedTuple):
-    """A signal, and what its receiver knows."""
-
-    samples: np.ndarray  # float32 [N] at 8 kHz
-    peak: float  # power of a steady tone as strong as the envelope at its highest
-    seconds: float  # on the air
-    known: Any
-    about: str = ""
-
-
-class System(NamedTuple):
-    """A sender, (pixels, pnr_db, channel) -> Sent, and a receiver, (samples, known) -> pixels, or None: lost."""
-
-    send: Callable[[np.ndarray, float, str], Sent]
-    receive: Callable[[np.ndarray, Any], np.ndarray | None]
-
-
-# power
-
-
-def peak_power(samples: np.ndarray) -> float:
-    """Power of a steady tone whose envelope is as high as that of samples [N] at its highest, between samples too."""
-    spectrum = np.fft.rfft(samples)
-    spectrum[1:] *= 2
-    envelope = np.abs(np.fft.ifft(spectrum, 4 * len(samples))) * 4
-    return float(envelope.max()) ** 2 / 2
-
-
-def crest_db(sent: Sent) -> float:
-    """Peak envelope power over mean power while active; 0 for a constant envelope."""
-    return 10 * math.log10(sent.peak / active_power(sent.samples, RATE_HZ))
-
-
-def over_path(sent: Sent, channel: str, pnr_db: float, *seed: int | str) -> np.ndarray:
-    """What a receiver hears of a signal, float32 [N]. Equal seeds give equal fading and noise, whatever is sent."""
-    padded = np.pad(sent.samples, (0, round(PATH_S * RATE_HZ) - len(sent.samples)))
-    snr_db = pnr_db - crest_db(sent)
-    heard = air.propagate(padded, RATE_HZ, channel, snr3k_db=snr_db, generator=seeded("radio", channel, *seed))
-    return heard[: len(sent.samples) + RATE_HZ // 10]
-
-
-# semcast
-
-
-@functools.cache
-def semcast_link() -> Link:
-    return Link(load_model("small"))
-
-
-@functools.lru_cache(maxsize=3)
-def one_transmission(picture: bytes, limit: int | None = None) -> tuple[np.ndarray, int]:
-    """Samples, and symbols of payload, of one transmission of a picture [SIDE, SIDE, 3]: of the whole base, or of all
-    rungs of the ladder that fit into LIMITS_S[limit]."""
-    link, image = semcast_link(), to_image(np.frombuffer(picture, np.uint8).reshape(SIDE, SIDE, 3))
-    sent = link.send(image)
-    if limit:
-        uses = min(symbols_within(PROFILE, LIMITS_S[limit] - 2 * LEAD_S), SYMBOLS_MAX)
-        sent = link.send(image, rungs=rungs_within(uses, sent.header, top=top_rung(link.engine.config)))
-    return modulate(on_air(sent)[0], side.to_air(sent.header), PROFILE, LEAD_S), sent.header.channel_uses
-
-
-def send_semcast(limit: int, pixels: np.ndarray, pnr_db: float = 0.0, channel: str = "") -> Sent:
-    """As many transmissions as fit into LIMITS_S[limit]."""
-    burst, uses = one_transmission(pixels.tobytes())
-    copies = int(LIMITS_S[limit] * RATE_HZ / len(burst))
-    samples = np.tile(burst, copies)
-    return Sent(samples, peak_power(burst), len(samples) / RATE_HZ, copies, f"{copies} x {uses} symbols")
-
-
-def send_more(limit: int, pixels: np.ndarray, pnr_db: float = 0.0, channel: str = "") -> Sent:
-    """The base and as many rungs above it as fit into LIMITS_S[limit]."""
-    samples, uses = one_transmission(pixels.tobytes(), limit)
-    return Sent(samples, peak_power(samples), len(samples) / RATE_HZ, 1, f"{uses} symbols")
-
-
-def receive_semcast(samples: np.ndarray, copies: int) -> np.ndarray | None:
-    """Search a recording for transmissions of one picture; those whose header is damaged are used once another's is read."""
-    found = find(samples, side.n_symbols)
-    headers = Counter(one.header for one in found if one.header)
-    if not headers:
-        return None
-    header = headers.most_common(1)[0][0]
-    if headers[header] < copies:
-        found = find(samples, side.n_symbols, header)
-    receptions = [one.received for one in found if one.header == header and np.isfinite(one.noise_var).any()]
-    known = side.from_air(header)
-    assert known is not None
-    return to_pixels(semcast_link().receive(combine(receptions), known))
-
-
-# slow-scan television
-
-COLUMNS, LINES = 320, 240
-ENCODER_HZ = 48000  # at 8 kHz pysstv's pixels would have 1 or 2 samples; the signal is made at this rate
-BLACK_HZ, WHITE_HZ = 1500.0, 2300.0
-# Robot 36, seconds: leader and VIS code; a line; what precedes its brightness and its colour; how long these take
-START_S, LINE_S, LUMA_S, CHROMA_S = 0.91, 0.15, (0.012, 0.088), (0.106, 0.044)
-BANDS_HZ = ((300.0, 2700.0), (1100.0, 2600.0), (1300.0, 2500.0))
-WINDOWS = (3, 5, 9, 15, 25, 41)  # samples over which the discriminator averages
-SHIFTS_S = (0.0, 0.001, 0.002)  # of the lines, for the two echoes of watterson-poor
-
-
-def send_sstv(pixels: np.ndarray, pnr_db: float = 0.0, channel: str = "") -> Sent:
-    small = Image.fromarray(pixels).resize((COLUMNS, LINES), Image.Resampling.LANCZOS)
-    samples = robot36(small.tobytes())
-    return Sent(samples, 0.5, len(samples) / RATE_HZ, small, f"{COLUMNS}x{LINES} pixels")
-
-
-@functools.lru_cache(maxsize=1)
-def robot36(picture: bytes) -> np.ndarray:
-    """Samples of a picture of 320x240 pixels."""
-    image = Image.frombytes("RGB", (COLUMNS, LINES), picture)
-    return resample(np.fromiter(Robot36(image, ENCODER_HZ, 16).gen_values(), np.float32), ENCODER_HZ, RATE_HZ)
-
-
-def receive_sstv(samples: np.ndarray, sent: Image.Image) -> np.ndarray:
-    """Robot 36 by an FM discriminator that knows where lines begin. `sent` chooses filter, window and shift."""
-    best, least = None, math.inf
-    original = np.asarray(sent, float)
-    for band_hz in BANDS_HZ:
-        a = analytic(band_pass(samples, RATE_HZ, *band_hz), RATE_HZ, 0, len(samples))
-        turn = np.append(a[1:] * a[:-1].conj(), 0)  # its angle is the frequency half a sample later
-        for window in WINDOWS:
-            smooth = np.convolve(turn, np.hanning(window + 2), "same")
-            for shift_s in SHIFTS_S:
-                picture = scan(smooth, START_S + shift_s)
-                error = float(np.mean((np.asarray(picture, float) - original) ** 2))
-                if error < least:
-                    best, least = picture, error
-    assert best is not None
-    return np.asarray(best.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-
-
-def scan(turn: np.ndarray, start_s: float) -> Image.Image:
-    """The picture of 320x240 pixels in a discriminator's output, complex [N], whose first line begins at `start_s`."""
-    place = lambda at_s, length_s: (
-        start_s + LINE_S * np.arange(LINES)[:, None] + at_s + length_s * (np.arange(COLUMNS) + 0.5) / COLUMNS
-    )
-    at = np.stack([place(*LUMA_S), place(*CHROMA_S)]) * RATE_HZ - 0.5  # [2, LINES, COLUMNS]
-    hz = np.angle(np.interp(at, np.arange(len(turn)), turn)) * (RATE_HZ / (2 * math.pi))
-    luma, chroma = np.clip(255 * (hz - BLACK_HZ) / (WHITE_HZ - BLACK_HZ), 0, 255)
-    red, blue = (np.repeat(chroma[first::2], 2, axis=0) for first in (0, 1))  # a line sends one of them, for two lines
-    return Image.fromarray(np.stack([luma, blue, red], axis=2).round().astype(np.uint8), "YCbCr").convert("RGB")
-
-
-# digital
-
-
-class Packet(NamedTuple):
-    """What the header of the digital rival says: 12 of the modem's 13 bytes."""
-
-    uses: int
-    scheme: int  # row of mcs.TABLE
-    size: int  # bytes of payload
-    scale: int  # of the codec
-
-    def to_air(self) -> bytes:
-        data = b"\0" * (HEADER_BYTES - 9) + self.uses.to_bytes(3, "big") + bytes([self.scheme << 2 | self.scale])
-        data += self.size.to_bytes(3, "big")
-        return data + binascii.crc_hqx(data, 0).to_bytes(2, "big")
-
-    @classmethod
-    def from_air(cls, data: bytes) -> "Packet | None":
-        if binascii.crc_hqx(data[:-2], 0).to_bytes(2, "big") != data[-2:] or len(data) != HEADER_BYTES:
-            return None
-        uses, size = (int.from_bytes(data[at : at + 3], "big") for at in (-9, -5))
-        fine = SYMBOLS_MIN <= uses <= SYMBOLS_MAX and data[-6] >> 2 < len(mcs.TABLE)
-        return cls(uses, data[-6] >> 2, size, data[-6] & 3) if fine else None
-
-
-def n_symbols(header: bytes) -> int | None:
-    packet = Packet.from_air(header)
-    return packet.uses if packet else None
-
-
-@functools.cache
-def usual_crest_db(uses: int) -> float:
-    """`crest_db` of a signal of QPSK symbols."""
-    x = np.exp(0.5j * np.pi * (seeded("crest").integers(0, 4, uses) + 0.5))
-    samples = modulate(x, bytes(HEADER_BYTES), PROFILE, LEAD_S)
-    return crest_db(Sent(samples, peak_power(samples), 0.0, None))
-
-
-def expected_db(pnr_db: float, crest_db: float) -> float:
-    """Es/N0 of the payload with the transmitter's distortion, before the modem's losses and fading."""
-    esn0_db = pnr_db - crest_db + 10 * math.log10(REFERENCE_HZ / (PROFILE.carriers * SPACING_HZ))
-    return -10 * math.log10(10 ** (-esn0_db / 10) + 10 ** (-SELF_NOISE_DB / 10))
-
-
-def send_digital(limit: int, pixels: np.ndarray, pnr_db: float, channel: str) -> Sent:
-    """As many bytes as arrive within LIMITS_S[limit] at the expected SNR."""
-    uses = min(symbols_within(PROFILE, LIMITS_S[limit] - 2 * LEAD_S), SYMBOLS_MAX)
-    counted_db = expected_db(pnr_db, usual_crest_db(uses)) - MARGINS_DB[channel][limit]
-    scheme = mcs.choose(uses, counted_db) or mcs.TABLE[0]
-    payload, scale = codecs.fit(CODEC, pixels, mcs.plan(uses, scheme).payload_bytes) or (b"", 0)  # none is so small
-    x = ldpc.encode([payload], uses, scheme)[0][interleaver(uses)]
-    packet = Packet(uses, mcs.TABLE.index(scheme), len(payload), scale)
-    samples = modulate(x / np.sqrt(np.mean(np.abs(x) ** 2)), packet.to_air(), PROFILE, LEAD_S)
-    about = f"{scheme}, {len(payload)} bytes"
-    return Sent(samples, peak_power(samples), len(samples) / RATE_HZ, pixels.shape[:2], about)
-
-
-def receive_digital(samples: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
-    for one in find(samples, n_symbols):
-        packet = Packet.from_air(one.header) if one.header else None
-        if packet is None:
-            continue
-        back = np.argsort(interleaver(packet.uses))
-        received = Received(*(part[:, back] for part in one.received))
-        payload = ldpc.decode(received, mcs.TABLE[packet.scheme], [packet.size])[0]
-        if payload:
-            return codecs.show(CODEC, payload, packet.scale, *size)
-    return None
-
-
-@functools.cache
-def interleaver(uses: int) -> np.ndarray:
-    return seeded("radio interleaver").permutation(uses)
-
-
-# the bench
 
 SYSTEMS = {f"semcast {limit} s": System(partial(send_semcast, limit), receive_semcast) for limit in LIMITS_S}
 SYSTEMS |= {f"semcast more {limit} s": System(partial(send_more, limit), receive_semcast) for limit in (4, 36)}

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from semcast.modem.layout import duration_s
+from semcast.modem.profiles import HEADER_BYTES, RATE_HZ
 from semcast.modem.transmit import modulate
 from semcast.modulation import mcs
 from semcast.randomness import seeded
@@ -17,66 +18,71 @@ from semcast.signals.power import active_power
 
 pytest.importorskip("pysstv", reason="slow-scan television needs the [dev] extra")
 import radio
+import radio_digital
+import radio_signals
+import radio_sstv
 
-TONE = (0.5 * np.cos(2 * math.pi * 1250 / radio.RATE_HZ * np.arange(16_000))).astype(np.float32)
+TONE = (0.5 * np.cos(2 * math.pi * 1250 / RATE_HZ * np.arange(16_000))).astype(np.float32)
 
 
-def picture(side: int = radio.SIDE) -> np.ndarray:
+def picture(side: int = radio_signals.SIDE) -> np.ndarray:
     """Smooth colours, uint8 [side, side, 3]."""
     small = seeded("radio picture").integers(40, 216, (6, 6, 3)).astype(np.uint8)
     return np.asarray(Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def test_a_tone_has_no_crest_and_two_tones_have_3_db():
-    beat = TONE + (0.5 * np.cos(2 * math.pi * 1750 / radio.RATE_HZ * np.arange(16_000))).astype(np.float32)
-    assert radio.peak_power(TONE) == pytest.approx(0.125, rel=1e-4)
-    assert radio.peak_power(beat) / active_power(beat, radio.RATE_HZ) == pytest.approx(2, rel=0.01)
+    beat = TONE + (0.5 * np.cos(2 * math.pi * 1750 / RATE_HZ * np.arange(16_000))).astype(np.float32)
+    assert radio_signals.peak_power(TONE) == pytest.approx(0.125, rel=1e-4)
+    assert radio_signals.peak_power(beat) / active_power(beat, RATE_HZ) == pytest.approx(2, rel=0.01)
 
 
 def test_the_noise_is_that_of_the_peak_whatever_the_mean():
     """Silence from 2 s on shows the noise: PNR less than the peak in 3 kHz, so 4/3 of it in the whole band."""
     quiet = TONE * np.where(np.arange(16_000) < 8_000, 1, 0.5).astype(np.float32)
-    sent = radio.Sent(np.pad(quiet, (0, 80_000)), 0.125, 2.0, None)
-    noise = radio.over_path(sent, "awgn", 10.0, "test")[17_000:]
+    sent = radio_signals.Sent(np.pad(quiet, (0, 80_000)), 0.125, 2.0, None)
+    noise = radio_signals.over_path(sent, "awgn", 10.0, "test")[17_000:]
     assert len(noise) == 79_800
     assert np.mean(np.square(noise)) == pytest.approx(0.125 / 10 * 4 / 3, rel=0.03)  # its standard error is 0.5 %
 
 
 def test_all_signals_meet_the_same_noise():
-    short, long = (radio.Sent(np.pad(TONE, (0, count)), 0.125, 2.0, None) for count in (0, 8_000))
-    first, second = (radio.over_path(sent, "watterson-poor", 5.0, "test") for sent in (short, long))
+    short, long = (radio_signals.Sent(np.pad(TONE, (0, count)), 0.125, 2.0, None) for count in (0, 8_000))
+    first, second = (radio_signals.over_path(sent, "watterson-poor", 5.0, "test") for sent in (short, long))
     np.testing.assert_allclose(first[:15_000], second[:15_000], atol=1e-5)
-    assert not np.allclose(first[:15_000], radio.over_path(short, "watterson-poor", 5.0, "other")[:15_000], atol=0.1)
+    assert not np.allclose(
+        first[:15_000], radio_signals.over_path(short, "watterson-poor", 5.0, "other")[:15_000], atol=0.1
+    )
 
 
 def test_robot_36_arrives(monkeypatch):
-    monkeypatch.setattr(radio, "WINDOWS", (3,))
+    monkeypatch.setattr(radio_sstv, "WINDOWS", (3,))
     pixels = picture()
-    sent = radio.send_sstv(pixels)
-    assert sent.seconds == pytest.approx(radio.START_S + radio.LINES * radio.LINE_S, abs=0.01)
-    assert active_power(sent.samples, radio.RATE_HZ) == pytest.approx(sent.peak, rel=0.01)
-    shown = radio.receive_sstv(sent.samples, sent.known).astype(float)
+    sent = radio_sstv.send_sstv(pixels)
+    assert sent.seconds == pytest.approx(radio_sstv.START_S + radio_sstv.LINES * radio_sstv.LINE_S, abs=0.01)
+    assert active_power(sent.samples, RATE_HZ) == pytest.approx(sent.peak, rel=0.01)
+    shown = radio_sstv.receive_sstv(sent.samples, sent.known).astype(float)
     assert np.abs(shown - pixels).mean() < 4  # of 255; colour has half the lines
 
 
 def test_a_packet_arrives_or_is_lost():
-    packet = radio.Packet(1152, len(mcs.TABLE) - 1, 1234, 3)
-    assert radio.Packet.from_air(packet.to_air()) == packet
-    assert radio.Packet.from_air(b"\1" + packet.to_air()[1:]) is None
-    assert radio.n_symbols(packet.to_air()) == 1152
+    packet = radio_digital.Packet(1152, len(mcs.TABLE) - 1, 1234, 3)
+    assert radio_digital.Packet.from_air(packet.to_air()) == packet
+    assert radio_digital.Packet.from_air(b"\1" + packet.to_air()[1:]) is None
+    assert radio_digital.n_symbols(packet.to_air()) == 1152
 
 
 def test_expected_snr_is_that_of_the_carriers_with_the_transmitters_distortion():
-    assert radio.expected_db(100.0, 4.5) == pytest.approx(radio.SELF_NOISE_DB)
-    assert radio.expected_db(-20.0, 4.5) == pytest.approx(-24.5 + 10 * math.log10(3000 / 2250), abs=0.01)
+    assert radio_digital.expected_db(100.0, 4.5) == pytest.approx(radio_digital.SELF_NOISE_DB)
+    assert radio_digital.expected_db(-20.0, 4.5) == pytest.approx(-24.5 + 10 * math.log10(3000 / 2250), abs=0.01)
 
 
 def test_systems_keep_to_their_time():
     x = np.exp(1j * np.arange(1152))
-    burst = len(modulate(x, bytes(radio.HEADER_BYTES), radio.PROFILE, radio.LEAD_S)) / radio.RATE_HZ
-    assert burst == pytest.approx(duration_s(radio.PROFILE, 1152) + 2 * radio.LEAD_S)
-    assert [int(seconds / burst) for seconds in radio.LIMITS_S.values()] == [1, 4, 32]
-    assert set(radio.MARGINS_DB) == set(radio.CHANNELS)
+    burst = len(modulate(x, bytes(HEADER_BYTES), radio_signals.PROFILE, radio_signals.LEAD_S)) / RATE_HZ
+    assert burst == pytest.approx(duration_s(radio_signals.PROFILE, 1152) + 2 * radio_signals.LEAD_S)
+    assert [int(seconds / burst) for seconds in radio_signals.LIMITS_S.values()] == [1, 4, 32]
+    assert set(radio_digital.MARGINS_DB) == set(radio_signals.CHANNELS)
 
 
 def test_means_are_over_pictures():
