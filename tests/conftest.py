@@ -2,22 +2,18 @@
 
 import logging
 import os
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from peer_parts import street, untaught
+from peer_parts import few_steps, peer_weights, peers  # noqa: F401  fixtures
 from PIL import Image
+from radio_files import near, radio_folder, radio_store  # noqa: F401  fixtures
 from safetensors.torch import save_file
+from tiny import photo, tiny_cascade
 
-from semcast.bench.peers import gesco, img2img, maps, noisy_latent
-from semcast.bench.peers.diffusion import ddim
-from semcast.bench.peers.parts import PARTS, save_part, weights_path
 from semcast.cascade.checkpoint import save_model
-from semcast.cascade.config import NETWORKS, EncoderConfig, EnhancementConfig, ModelConfig, StageAConfig, small_config
-from semcast.cascade.model import Cascade
+from semcast.cascade.config import NETWORKS
 from semcast.formats.kinds import say_once
 from semcast.metrics.lpips import LPIPS
 
@@ -27,50 +23,6 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # these processes share the cores
     os.environ.setdefault("OMP_NUM_THREADS", str(share))
 
 TESTS = Path(__file__).parent
-
-
-def tiny_config(**changes) -> ModelConfig:
-    """A model with every kind of layer and almost no weights."""
-    strides = ((1, 8, 8), (2, 8, 8), (2, 8, 16))
-    stages = (
-        *(("fused", 2, 3, s, i, o, 1) for s, i, o in strides),
-        ("mbconv", 2, 3, 2, 16, 16, 1),
-        ("mbconv", 2, 3, 2, 16, 16, 1),
-    )
-    b = replace(
-        small_config().stage_b,
-        hidden=(16, 16, 24, 32),
-        heads=(0, 0, 0, 2),
-        down_blocks=(1, 1, 1, 1),
-        up_blocks=(1, 1, 1, 1),
-    )
-    config = replace(
-        small_config(),
-        name="tiny",
-        encoder=EncoderConfig(stages=stages, last_channels=24),
-        stage_a=StageAConfig(hidden=(8, 16), bottleneck_blocks=1, codebook_size=0),
-        stage_b=replace(b, cond_channels=16, text_channels=8),
-    )
-    return replace(config, **changes)
-
-
-TINY_ENHANCEMENT = EnhancementConfig(
-    encoder=(8, 8, 16),
-    encoder_blocks=(1, 1, 1),
-    decoder=(8, 8, 16, 16),
-    decoder_blocks=(1, 1, 1, 1),
-    base_blocks=(1, 1),
-)
-
-
-def tiny_cascade(seed: int = 0, **changes) -> Cascade:
-    """The tiny model with random weights everywhere, so that no zero initialisation hides a path."""
-    torch.manual_seed(seed)
-    cascade = Cascade(tiny_config(**changes))
-    for p in cascade.parameters():
-        if not p.any():
-            torch.nn.init.normal_(p, std=0.3 if p.ndim > 1 else 0.1)
-    return cascade.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")
@@ -93,15 +45,6 @@ def vgg() -> LPIPS:
         if name.startswith("lin"):
             p.abs_().mul_(0.1)
     return network
-
-
-def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A smooth random picture with some texture, uint8 [H, W, 3]."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize(
-        (width, height), Image.Resampling.BICUBIC
-    )
-    return (np.asarray(coarse, dtype=np.float64) + rng.normal(0, 8, (height, width, 3))).clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="session")
@@ -208,54 +151,6 @@ def bench_data(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def radio_store(tmp_path_factory) -> Path:
-    """A model with all rungs, two pictures, and what `send` makes of them."""
-    from radio_files import SIDE, attentive, paint
-
-    from semcast.cli import main
-
-    store = tmp_path_factory.mktemp("radio")
-    save_model(attentive(tiny_cascade(enhancement=TINY_ENHANCEMENT)), store / "tiny")
-    for i, name in enumerate("ab"):
-        Image.fromarray(photo(SIDE, SIDE, i)).save(store / f"{name}.png")
-        for suffix in ("sem", "wav"):
-            argv = ["send", store / f"{name}.png", "-o", store / f"{name}.{suffix}", "--model", store / "tiny", "-q"]
-            assert main([str(word) for word in argv]) == 0
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("semcast.link.receive", paint)
-            argv = ["receive", store / f"{name}.sem", "-o", store / f"{name}-frame.png", "--model", store / "tiny"]
-            assert main([str(word) for word in argv]) == 0
-    return store
-
-
-@pytest.fixture
-def radio_folder(radio_store, tmp_path, monkeypatch) -> Path:
-    """A working folder with links to all that, where received symbols are painted."""
-    from radio_files import paint
-
-    monkeypatch.setattr("semcast.link.receive", paint)
-    monkeypatch.chdir(tmp_path)
-    for path in radio_store.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    return tmp_path
-
-
-@pytest.fixture
-def near(radio_folder):
-    """near(picture, name) sees whether it is nearly what the frame of `name`.png gives, and not the other's."""
-    from radio_files import distance
-
-    other = {"a": "b", "b": "a"}
-
-    def check(picture: str, name: str = "a", share: float = 0.35) -> bool:
-        apart = distance("a-frame.png", "b-frame.png")
-        assert apart > 10
-        return distance(picture, f"{name}-frame.png") < share * apart < distance(picture, f"{other[name]}-frame.png")
-
-    return check
-
-
-@pytest.fixture(scope="session")
 def official_weights() -> dict[str, dict]:
     """{part: tensors} of a tiny random official model; Stage B in bfloat16, as in the official files."""
     from official_files import official_tiny
@@ -283,28 +178,3 @@ def original(official_weights, tmp_path):
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("SEMCAST_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
-
-
-@pytest.fixture(scope="session")
-def peer_weights(tmp_path_factory) -> Path:
-    """A folder with weights of tiny random networks of the learned rivals, and a map coder."""
-    folder = tmp_path_factory.mktemp("peers")
-    for name in PARTS:
-        save_part(untaught(name), name, weights_path(name, folder), {"steps": 0})
-    maps.save_counts(maps.count_maps([street(96, 128, seed) for seed in range(6)]), weights_path("maps", folder), {})
-    return folder
-
-
-@pytest.fixture
-def peers(peer_weights, monkeypatch) -> Path:
-    """The same, as the folder that SEMCAST_PEERS names."""
-    monkeypatch.setenv("SEMCAST_PEERS", str(peer_weights))
-    return peer_weights
-
-
-@pytest.fixture
-def few_steps(monkeypatch):
-    """Rivals that take two or three steps of their diffusion."""
-    for module in (img2img, gesco, noisy_latent):
-        monkeypatch.setattr(module, "DDIM_STEPS", 2)
-    monkeypatch.setattr(gesco, "ddpm", lambda denoiser, x, generators: ddim(denoiser, x, 1000, 3))

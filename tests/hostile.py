@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 import pytest
 import soundfile
-from conftest import photo
 from png_files import chunk, png
+from tiny import photo
 
 pytest.importorskip("uvicorn", reason="the page needs the [web] extra")
 from semcast.images import encode

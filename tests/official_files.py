@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import torch
-from conftest import tiny_config
 from safetensors.torch import load_file, save_file
 from test_parity import stage_b_keys_to_diffusers
+from tiny import tiny_config
 
 from semcast.cascade import hub
 from semcast.cascade.config import NETWORKS, StageAConfig

@@ -1,13 +1,16 @@
 """What the tests of the learned rivals share: tiny random networks, maps of streets, a sender as the bench calls it."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
-from semcast.bench.peers import parts
+from semcast.bench.peers import gesco, img2img, maps, noisy_latent, parts
 from semcast.bench.peers.autoencoder import AutoencoderConfig
-from semcast.bench.peers.parts import PARTS
+from semcast.bench.peers.diffusion import ddim
+from semcast.bench.peers.parts import PARTS, save_part, weights_path
 from semcast.bench.peers.unet import UNet
 from semcast.bench.systems import find_system
 from semcast.bench.unit import check_sent
@@ -73,3 +76,28 @@ def send(name: str, pixels: np.ndarray, uses: int, snr_db: float = 10.0):
     x, side = system.send(pixels, uses, snr_db, **told)
     assert not system.own_uses or x.shape[1] == uses
     return x, side, check_sent(name, system, x, side, uses, snr_db)
+
+
+@pytest.fixture(scope="session")
+def peer_weights(tmp_path_factory) -> Path:
+    """A folder with weights of tiny random networks of the learned rivals, and a map coder."""
+    folder = tmp_path_factory.mktemp("peers")
+    for name in PARTS:
+        save_part(untaught(name), name, weights_path(name, folder), {"steps": 0})
+    maps.save_counts(maps.count_maps([street(96, 128, seed) for seed in range(6)]), weights_path("maps", folder), {})
+    return folder
+
+
+@pytest.fixture
+def peers(peer_weights, monkeypatch) -> Path:
+    """The same, as the folder that SEMCAST_PEERS names."""
+    monkeypatch.setenv("SEMCAST_PEERS", str(peer_weights))
+    return peer_weights
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Rivals that take two or three steps of their diffusion."""
+    for module in (img2img, gesco, noisy_latent):
+        monkeypatch.setattr(module, "DDIM_STEPS", 2)
+    monkeypatch.setattr(gesco, "ddpm", lambda denoiser, x, generators: ddim(denoiser, x, 1000, 3))

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 import torch
-from conftest import photo
 from PIL import Image
+from tiny import TINY_ENHANCEMENT, photo, tiny_cascade
 
+from semcast.cascade.checkpoint import save_model
 from semcast.cascade.model import Cascade
+from semcast.cli import main
 from semcast.images import to_image
 from semcast.modem.layout import lay_out
 from semcast.modem.profiles import PROFILES, SYMBOL
@@ -75,3 +78,43 @@ def without_header(name: str) -> np.ndarray:
         for at in layout.data_at[part] + round(0.2 * RATE_HZ):
             samples[at : at + SYMBOL] = noise(SYMBOL / RATE_HZ, 0.2, seed=int(at))
     return samples
+
+
+@pytest.fixture(scope="session")
+def radio_store(tmp_path_factory) -> Path:
+    """A model with all rungs, two pictures, and what `send` makes of them."""
+    store = tmp_path_factory.mktemp("radio")
+    save_model(attentive(tiny_cascade(enhancement=TINY_ENHANCEMENT)), store / "tiny")
+    for i, name in enumerate("ab"):
+        Image.fromarray(photo(SIDE, SIDE, i)).save(store / f"{name}.png")
+        for suffix in ("sem", "wav"):
+            argv = ["send", store / f"{name}.png", "-o", store / f"{name}.{suffix}", "--model", store / "tiny", "-q"]
+            assert main([str(word) for word in argv]) == 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("semcast.link.receive", paint)
+            argv = ["receive", store / f"{name}.sem", "-o", store / f"{name}-frame.png", "--model", store / "tiny"]
+            assert main([str(word) for word in argv]) == 0
+    return store
+
+
+@pytest.fixture
+def radio_folder(radio_store, tmp_path, monkeypatch) -> Path:
+    """A working folder with links to all that, where received symbols are painted."""
+    monkeypatch.setattr("semcast.link.receive", paint)
+    monkeypatch.chdir(tmp_path)
+    for path in radio_store.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    return tmp_path
+
+
+@pytest.fixture
+def near(radio_folder):
+    """near(picture, name) sees whether it is nearly what the frame of `name`.png gives, and not the other's."""
+    other = {"a": "b", "b": "a"}
+
+    def check(picture: str, name: str = "a", share: float = 0.35) -> bool:
+        apart = distance("a-frame.png", "b-frame.png")
+        assert apart > 10
+        return distance(picture, f"{name}-frame.png") < share * apart < distance(picture, f"{other[name]}-frame.png")
+
+    return check

@@ -11,8 +11,9 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from conftest import TESTS, photo
+from conftest import TESTS
 from PIL import Image
+from tiny import photo
 
 from semcast.bench.ends import Ends
 from semcast.bench.harness import FEATURES, RECORD, bench, picture_sha256, read_features, read_rows

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import photo
 from test_channel import gaussian, seeded
+from tiny import photo
 
 from semcast.bench import base, ours, records, systems, unit
 from semcast.bench.experiments import EXPERIMENTS, GRID_DB, OF_THE_MODEL

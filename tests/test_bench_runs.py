@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import photo
 from PIL import Image
+from tiny import photo
 
 from semcast.bench.ends import Ends
 from semcast.bench.harness import FEATURES, bench, read_features, read_rows

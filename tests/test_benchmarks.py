@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_ENHANCEMENT, tiny_cascade
+from tiny import TINY_ENHANCEMENT, tiny_cascade
 
 import asking
 import measure

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import photo
+from tiny import photo
 
 from semcast.bench import measures
 from semcast.bench.versions import digest, versions

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import photo
 from PIL import Image
 from test_channel import gaussian, mean_near, seeded
+from tiny import photo
 
 from semcast import Link, combine, load_model, read_image
 from semcast.channels.base import Received

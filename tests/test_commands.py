@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import photo
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from tiny import photo
 
 import semcast
 from semcast.commands.run import show

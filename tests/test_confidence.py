@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import photo, tiny_cascade
 from PIL import Image
+from tiny import photo, tiny_cascade
 
 import confidence as calibration
 from semcast import Link, load_model, read_image

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import photo
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny import photo
 
 import train_deepjscc
 from semcast.bench import deepjscc

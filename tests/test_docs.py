@@ -11,9 +11,9 @@ from statistics import fmean
 import numpy as np
 import pytest
 import torch
-from conftest import photo
 from PIL import Image
 from safetensors.torch import save_file
+from tiny import photo
 
 from semcast.bench import records
 from semcast.bench.systems import family, find_system

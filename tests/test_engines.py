@@ -13,9 +13,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import photo, tiny_cascade
 from PIL import Image
 from test_channel import VARIANTS, gaussian, seeded
+from tiny import photo, tiny_cascade
 from torch.nn import functional as F
 
 from semcast import Link, load_model, read_image

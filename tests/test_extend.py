@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import photo
 from PIL import Image
+from tiny import photo
 
 from semcast import Link, load_model
 from semcast.bench import codecs

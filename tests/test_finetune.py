@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import photo, tiny_cascade, tiny_config
 from diffusers import DDIMScheduler
 from PIL import Image
 from safetensors.torch import load_file
+from tiny import photo, tiny_cascade, tiny_config
 from training_runs import config, fail_at, interrupt, log, make_step, seeded
 
 from semcast import randomness

@@ -7,10 +7,10 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import photo
 from icc_profiles import P3, RGB_PROFILES, cmyk_profile, grey_profile
 from PIL import Image, ImageCms, features
 from png_files import chunk
+from tiny import photo
 
 from semcast.errors import InputError
 from semcast.formats import colour, decode

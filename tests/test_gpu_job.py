@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_ENHANCEMENT, tiny_cascade
 from PIL import Image
 from safetensors.torch import save_file
+from tiny import TINY_ENHANCEMENT, tiny_cascade
 from torch import nn
 
 from semcast.cascade.checkpoint import load_cascade, save_model

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import photo
 from PIL import Image, ImageFile, ImageFilter, features
 from png_files import png
+from tiny import photo
 
 from semcast.errors import InputError
 from semcast.files import write_bytes

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import TINY_ENHANCEMENT as ENHANCEMENT
-from conftest import photo, tiny_cascade
 from PIL import Image
+from tiny import TINY_ENHANCEMENT as ENHANCEMENT
+from tiny import photo, tiny_cascade
 
 from semcast import Link, load_model
 from semcast.cascade.checkpoint import save_model

@@ -9,9 +9,9 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from conftest import photo, tiny_cascade
 from PIL import Image
 from test_channel import seeded
+from tiny import photo, tiny_cascade
 
 from semcast import Link, load_model, read_image
 from semcast.cascade.checkpoint import save_model

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import photo
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny import photo
 
 from semcast import load_model
 from semcast.channels.noise import awgn

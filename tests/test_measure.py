@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import photo, tiny_cascade
 from PIL import Image
 from test_tables import row_of
+from tiny import photo, tiny_cascade
 
 import measure
 from semcast.bench import harness, ours, records, systems, unit, workers

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import photo
 from safetensors.torch import save_file
+from tiny import photo
 from torchmetrics.functional.image.lpips import _LPIPS, ScalingLayer
 
 from semcast import randomness

@@ -10,10 +10,10 @@ import sys
 
 import pytest
 import torch
-from conftest import photo
 from PIL import Image
 from scipy.special import j0
 from test_channel import gaussian, mean_near, seeded, unit_power
+from tiny import photo
 
 from semcast.channels.catalogue import CHANNELS, find_channel
 from semcast.channels.ofdm import (

@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import photo
 from filelock import FileLock
 from official_files import LITE, fetch, official_tiny, parameters, same, to_diffusers, write
 from PIL import Image
+from tiny import photo
 
 from semcast import load_model
 from semcast.cascade import hub, models

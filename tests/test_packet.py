@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import photo, tiny_cascade
 from PIL import Image
+from tiny import photo, tiny_cascade
 
 from semcast import Link, load_model, read_image
 from semcast.cascade.torch_engine import TorchEngine

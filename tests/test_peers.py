@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import photo
 from peer_parts import send
+from tiny import photo
 
 from semcast.bench.peers import floats, img2img, noisy_latent
 from semcast.bench.peers.diffusion import add_noise, alpha_bar, ddim, ddpm, matched_time

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import photo
 from peer_parts import send, street
 from PIL import Image
+from tiny import photo
 
 import peer_strip
 from semcast.bench.harness import bench, read_rows, runnable

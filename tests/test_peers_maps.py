@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import photo
 from peer_parts import street
+from tiny import photo
 
 from semcast.bench.peers import gesco, maps
 from semcast.bench.peers.maps import SCALES, decode_map, encode_map, expected_bits, fit_map, restore_map

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import photo
 from peer_parts import street, tiny, untaught
 from PIL import Image
+from tiny import photo
 
 import train_peers
 from semcast.bench.peers import parts, training

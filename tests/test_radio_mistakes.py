@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import photo
 from PIL import Image
 from radio_files import MODEL, noise, save
+from tiny import photo
 
 from semcast.commands.radio import OPTIONS, SUFFIXES
 from semcast.signals import sound_card

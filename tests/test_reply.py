@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY_ENHANCEMENT, photo, tiny_cascade
 from PIL import Image
+from tiny import TINY_ENHANCEMENT, photo, tiny_cascade
 
 from semcast import Link, load_model, read_image
 from semcast.cascade.checkpoint import save_model

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import photo
 from PIL import Image
+from tiny import photo
 
 import train_segmenter
 from semcast.bench.harness import bench, read_rows

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_cascade, tiny_config
 from PIL import Image
 from safetensors.torch import load_file, save
+from tiny import tiny_cascade, tiny_config
 from training_runs import (
     STEPS,
     config,

@@ -9,8 +9,8 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import photo
 from PIL import Image
+from tiny import photo
 from training_runs import (
     STEPS,
     config,

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import photo
 from PIL import Image
+from tiny import photo
 from web_client import Client, Server
 
 pytest.importorskip("uvicorn", reason="the page needs the [web] extra")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import photo
 from PIL import Image
+from tiny import photo
 
 pytest.importorskip("uvicorn", reason="the page needs the [web] extra")
 from semcast import Link, load_model

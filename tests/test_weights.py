@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_cascade
 from PIL import Image
+from tiny import tiny_cascade
 
 from semcast import Link, load_model, read_image
 from semcast.cascade.checkpoint import load_cascade, save_model

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TINY_ENHANCEMENT, tiny_cascade, tiny_config
+from tiny import TINY_ENHANCEMENT, tiny_cascade, tiny_config
 
 from semcast import randomness
 from semcast.cascade.model import Cascade
