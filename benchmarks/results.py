@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean
 
 from semcast.bench import records
+from semcast.bench.measures import SLOW
 
 RESULTS = Path(__file__).parent / "results"
 CELLS = (("lpips", "LPIPS-Alex", 3), ("psnr_db", "PSNR dB", 2))
@@ -26,9 +27,9 @@ def source(record: dict) -> list[str]:
 
 
 def average(rows: Iterable[dict], key: str, digits: int) -> str:
-    """Mean over draws, then over pictures; a dash where it was not measured."""
+    """Mean over draws, then over pictures; a dash where it was not measured. Slow metrics are those of the first draw."""
     by_image = defaultdict(list)
-    for row in rows:
+    for row in (row for row in rows if not (key in SLOW and row.get("draw"))):
         by_image[row.get("image_sha256", row["image"])].append(row.get(key))
     if not by_image or any(value is None for values in by_image.values() for value in values):
         return "-"

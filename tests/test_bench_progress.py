@@ -41,7 +41,7 @@ OURS = tuple(name for name in RECORDED_S if ":" not in name)
         (("downscale", "planted:SLOW"), 12, (1.0, 10.0), 2, 1, 1.0, True),  # one that the table does not know
     ],
 )
-def test_the_estimate_is_within_a_factor_of_two_after_a_tenth(
+def test_the_estimate_is_within_a_factor_of_two_after_an_eighth(
     systems, pictures, snrs, draws, workers, speed, slow_metrics
 ):
     rng, units, families = np.random.default_rng(0), [], {}
@@ -57,7 +57,7 @@ def test_the_estimate_is_within_a_factor_of_two_after_a_tenth(
         rows = []
         for name, snr_db, wanted in unit.jobs:
             for draw in wanted:
-                headline = snr_db == 10.0
+                headline = snr_db == 10.0 and draw == 0
                 seconds = RECORDED_S[name][2 * headline + (draw > 0)]
                 seconds *= speed * rng.lognormal(sigma=0.3) * (0.5 if headline and not slow_metrics else 1)
                 cold = (worker, name) not in warm
@@ -73,7 +73,7 @@ def test_the_estimate_is_within_a_factor_of_two_after_a_tenth(
         done += len(rows)
         estimates.append((time_s, remaining_s(tally.left, tally.measured, workers)))
     assert done == total and estimates[-1][1] == pytest.approx(0, abs=1e-6)
-    ratios = [estimate_s / (end - time_s) for time_s, estimate_s in estimates if 0.1 <= time_s / end <= 0.8]
+    ratios = [estimate_s / (end - time_s) for time_s, estimate_s in estimates if 0.125 <= time_s / end <= 0.8]
     assert ratios and 0.5 < min(ratios) <= max(ratios) < 2
 
 

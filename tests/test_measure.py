@@ -113,7 +113,7 @@ def test_distances_between_sets_are_kept_with_their_rows(tmp_path):
     found = measure.set_distances(rows, tmp_path)
     originals, received = (np.stack([features[f"{i:064x}"] for i in range(n, n + 10)]) for n in (0, 10))
     assert [(one["system"], one["snr_db"], one["pictures"]) for one in found] == [("a", 10.0, 10), ("b", 10.0, 10)]
-    assert found[0]["mean"] == pytest.approx(kernel_distance(originals, [received])[0], abs=1e-6)
+    assert found[0]["mean"] == pytest.approx(kernel_distance(originals, received)[0], abs=1e-6)
     first = records.record(rows, "e", "c", found)
     later = records.record([row for row in rows if row["system"] == "a"], "e", "c", [found[0] | {"mean": 9.0}])
     assert [one["mean"] for one in records.merged(first, later)["distances"]] == [found[1]["mean"], 9.0]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from .systems import family
-from .unit import Unit
+from .unit import Unit, is_headline
 
 # Seconds a megapixel on one core of an EPYC of 2024, by name or family; a payload that arrives again is remembered.
 SYSTEM_S = {
@@ -99,7 +99,7 @@ class Tally:
 
 def kind_of(unit: Unit, system: str, snr_db: float, draw: int) -> Kind:
     draws = next(draws for name, snr, draws in unit.jobs if (name, snr) == (system, snr_db))
-    return Kind(system, snr_db in unit.setting.headline, draw == draws[0])
+    return Kind(system, is_headline(unit.setting, snr_db, draw), draw == draws[0])
 
 
 @contextmanager

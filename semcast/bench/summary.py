@@ -13,7 +13,7 @@ import numpy as np
 
 from ..metrics.classifier import frechet_distance, kernel_distance
 from ..metrics.segmenter import mean_iou
-from .measures import METRICS, SHIFTS
+from .measures import METRICS, SHIFTS, SLOW
 from .systems import SYSTEMS, family
 
 RESAMPLES = 2000
@@ -44,10 +44,13 @@ Summary = dict[tuple[str, str, float, str], tuple[float, float, float, int]]
 
 
 def summarise(rows: list[dict]) -> Summary:
-    """Average each metric over groups of rows. A group lacks a metric that is None in any row: all pictures count."""
+    """Average each metric over groups of rows. A group lacks a metric that is None in any row: all pictures count.
+
+    Slow metrics are those of the first draw, which is the only one that has them.
+    """
     groups = defaultdict(lambda: defaultdict(list))  # (setting, system, snr, metric) -> picture -> values
     for row in rows:
-        for metric in METRICS | COLUMNS:
+        for metric in (name for name in METRICS | COLUMNS if not (name in SLOW and row["draw"])):
             value = 100.0 * row["lost"] if metric == "lost" else row.get(metric)
             groups[setting(row), row["system"], row["snr_db"], metric][row["image_sha256"]].append(value)
     summary = {}
@@ -61,40 +64,36 @@ def summarise(rows: list[dict]) -> Summary:
 def distances(rows: list[dict], features: dict[str, np.ndarray]) -> Summary:
     """The distances between received pictures and originals, as sets.
 
-    Each draw of the channel is a set; distances are averaged over the draws that all pictures have. Groups of rows with
-    a picture that has no features are left out.
+    The set is that of the first draw. Groups of rows with a picture that has no features are left out.
     """
-    groups = defaultdict(lambda: defaultdict(dict))  # (setting, system, snr) -> picture -> draw -> what was received
-    for row in rows:
-        groups[setting(row), row["system"], row["snr_db"]][row["image_sha256"]][row["draw"]] = row["received_sha256"]
+    groups = defaultdict(dict)  # (setting, system, snr) -> picture -> what was received
+    for row in (row for row in rows if row["draw"] == 0):
+        groups[setting(row), row["system"], row["snr_db"]][row["image_sha256"]] = row["received_sha256"]
     summary = {}
     for key, group in groups.items():
-        draws = sorted(set.intersection(*(set(received) for received in group.values())))
-        wanted = group.keys() | {received[draw] for received in group.values() for draw in draws}
-        if not draws or len(group) < min(PICTURES_MIN.values()) or not wanted <= features.keys():
+        if len(group) < min(PICTURES_MIN.values()) or not {*group, *group.values()} <= features.keys():
             continue
-        originals = np.stack([features[sha256] for sha256 in group])
-        sets = [np.stack([features[received[draw]] for received in group.values()]) for draw in draws]
-        mean, error = kernel_distance(originals, sets)
+        originals, received = (np.stack([features[sha256] for sha256 in names]) for names in (group, group.values()))
+        mean, error = kernel_distance(originals, received)
         summary[*key, "kd_efficientnet_lite0"] = (mean, mean - 1.96 * error, mean + 1.96 * error, len(group))
         if len(group) >= PICTURES_MIN["fd_efficientnet_lite0"]:
-            mean = float(np.mean([frechet_distance(originals, one) for one in sets]))
+            mean = float(frechet_distance(originals, received))
             summary[*key, "fd_efficientnet_lite0"] = (mean, mean, mean, len(group))
     return summary
 
 
 def segmented(rows: list[dict]) -> Summary:
-    """The mIoU of received pictures, from their overlaps summed over pictures and draws.
+    """The mIoU of received pictures of the first draw, from their overlaps summed over pictures.
 
     Groups of rows with a picture that has no labels are left out.
     """
-    groups = defaultdict(lambda: defaultdict(list))  # (setting, system, snr) -> picture -> overlaps, one a draw
-    for row in rows:
-        groups[setting(row), row["system"], row["snr_db"]][row["image_sha256"]].append(row.get("segments"))
+    groups = defaultdict(dict)  # (setting, system, snr) -> picture -> overlaps
+    for row in (row for row in rows if row["draw"] == 0):
+        groups[setting(row), row["system"], row["snr_db"]][row["image_sha256"]] = row.get("segments")
     summary = {}
     for key, group in groups.items():
-        if all(counts for draws in group.values() for counts in draws):  # neither None nor missing
-            counts = np.array([np.mean(draws, axis=0) for draws in group.values()])  # [pictures, classes, 2]
+        if all(group.values()):  # neither None nor missing
+            counts = np.array([*group.values()])  # [pictures, classes, 2]
             picks = np.random.default_rng(0).integers(len(counts), size=(RESAMPLES, len(counts)))
             low, high = np.percentile([mean_iou(counts[pick]) for pick in picks], [2.5, 97.5])
             summary[*key, "miou"] = (mean_iou(counts), float(low), float(high), len(counts))

@@ -41,7 +41,7 @@ class Setting:
     uses: str = "same"
     copies: int = 1  # receptions of one transmission, which the receiver combines; each uses the channel
     snr_error_db: float = 0.0  # both ends believe in an SNR that is too high by this
-    headline: tuple[float, ...] = (1, 10, 20)  # SNRs at which slow metrics run and pictures are kept
+    headline: tuple[float, ...] = (1, 10, 20)  # SNRs at which draw 0 has the slow metrics and pictures are kept
     lpips: Path | None = None
     segmenter: Path | None = None
     device: str = "cpu"
@@ -70,14 +70,14 @@ def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
     """The rows of a unit, each with the received picture if it is to be kept, and features of original and received."""
     setting, measured = unit.setting, {}
     for name, snr_db, draws in unit.jobs:
-        system, headline = find_system(name), snr_db in setting.headline
-        reference = measures.reference(unit.pixels, setting.lpips, headline, setting.segmenter, unit.truth)
+        system = find_system(name)
         believed_db = snr_db + setting.snr_error_db
         uses, told = request(system, unit.pixels, unit.uses, unit.truth, setting)
         sent, side, send_ms = ends.send(name, unit.pixels, uses, believed_db, **told)
         facts = check_sent(name, system, sent, side, uses, believed_db)
         for draw in draws:
-            seed = draw_seed(unit.sha256, draw)
+            seed, headline = draw_seed(unit.sha256, draw), is_headline(setting, snr_db, draw)
+            reference = measures.reference(unit.pixels, setting.lpips, headline, setting.segmenter, unit.truth)
             received, noise = propagate(system, sent, snr_db, unit.sha256, draw, setting)
             image, receive_ms = (None, None) if received is None else ends.receive(name, received, side)
             lost = image is None
@@ -115,7 +115,12 @@ def measure_unit(unit: Unit, ends: Ends) -> Iterator[Measured]:
                 "versions": versions(setting.lpips, setting.segmenter),
             }
             seen = {} if features is None else {unit.sha256: reference["seen"].features, digest: features}
-            yield row, image if unit.shown and headline and draw == 0 else None, seen
+            yield row, image if unit.shown and headline else None, seen
+
+
+def is_headline(setting: Setting, snr_db: float, draw: int) -> bool:
+    """Whether a row has the slow metrics: at the headline SNRs, of the first draw."""
+    return snr_db in setting.headline and draw == 0
 
 
 def request(

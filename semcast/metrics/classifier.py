@@ -74,7 +74,7 @@ def agreement(sent: tuple[int, ...], received: tuple[int, ...]) -> dict[str, flo
     }
 
 
-def kernel_distance(originals: np.ndarray, draws: list[np.ndarray]) -> tuple[float, float]:
+def kernel_distance(originals: np.ndarray, received: np.ndarray) -> tuple[float, float]:
     """Unbiased squared maximum mean discrepancy for KID's kernel (x . y / d + 1)^3, and its standard error.
 
     Every received picture has its original in the other set, and the plain estimate would count such pairs as closeness
@@ -83,18 +83,15 @@ def kernel_distance(originals: np.ndarray, draws: list[np.ndarray]) -> tuple[flo
 
     Args:
         originals: features [pictures, d] of three pictures or more.
-        draws: for each draw of the channel, the features of the received pictures, [pictures, d] in the same order.
+        received: features of the received pictures, in the same order.
     Returns:
-        (mean over draws, its standard error over pictures by the jackknife).
+        (distance, its standard error over pictures by the jackknife).
     Source: Gretton et al. 2012, "A kernel two-sample test", equation 4; the kernel: Binkowski et al. 2018, section 4.
     """
     kernel = lambda a, b: (a @ b.T / a.shape[1] + 1) ** 3
-    x, h = originals.astype(np.float64), 0.0
-    for draw in draws:
-        y = draw.astype(np.float64)
-        xy = kernel(x, y)
-        h = h + kernel(y, y) - xy - xy.T
-    h = h / len(draws) + kernel(x, x)
+    x, y = originals.astype(np.float64), received.astype(np.float64)
+    xy = kernel(x, y)
+    h = kernel(x, x) + kernel(y, y) - xy - xy.T
     np.fill_diagonal(h, 0)
     m, rows, total = len(h), h.sum(axis=1), h.sum()
     without = (total - 2 * rows) / ((m - 1) * (m - 2))  # the estimate without one of the pictures
