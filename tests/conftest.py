@@ -2,6 +2,8 @@
 
 import logging
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from radio_files import near, radio_folder, radio_store  # noqa: F401  fixtures
 from safetensors.torch import save_file
 from tiny import photo, tiny_cascade
 
+from semcast.bench import codecs
+from semcast.bench.systems import find_system
 from semcast.cascade.checkpoint import save_model
 from semcast.cascade.config import NETWORKS
 from semcast.formats.kinds import say_once
@@ -136,6 +140,19 @@ def planted_path(monkeypatch):
     """`planted:NAME` names what is in planted.py, in other processes too."""
     monkeypatch.syspath_prepend(str(TESTS))
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
+
+
+@pytest.fixture
+def example_rivals(monkeypatch) -> Iterator[Path]:
+    """examples/rivals on the path, in other processes too; what its modules add to semcast goes again after the test."""
+    folder = TESTS.parent / "examples" / "rivals"
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setattr(codecs, "CODECS", codecs.CODECS.copy())
+    fresh = lambda: (sys.modules.pop("jpegxl", None), find_system.cache_clear())
+    fresh()
+    yield folder
+    fresh()
 
 
 @pytest.fixture

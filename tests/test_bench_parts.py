@@ -1,7 +1,6 @@
 """The parts of the bench alone: pictures, channel uses, copies, records, intervals, experiments."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,8 +152,7 @@ def test_the_ignorant_receiver_is_told_one_variance(name, options):
             assert weight.item() == pytest.approx(1 / 1.1, rel=0.03)
 
 
-def test_every_published_experiment_names_systems_that_exist(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples" / "rivals"))
+def test_every_published_experiment_names_systems_that_exist(example_rivals):
     for name, experiment in EXPERIMENTS.items():
         for run in experiment.runs:
             for system in run.systems:

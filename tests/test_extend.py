@@ -122,15 +122,12 @@ def test_a_codec_and_a_rival_of_ones_own(folder, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_rival_of_the_examples(folder, monkeypatch):
+def test_the_rival_of_the_examples(folder, example_rivals):
     pytest.importorskip("sionna", reason="the digital link needs the [phy] extra")
     pytest.importorskip("pillow_jxl", reason="needs the [jxl] extra")
-    rivals = Path(__file__).parent.parent / "examples" / "rivals"
-    monkeypatch.syspath_prepend(str(rivals))
-    monkeypatch.setenv("PYTHONPATH", str(rivals))
-    monkeypatch.setitem(codecs.CODECS, "jpegxl", None)  # taken away again after the test
-    sys.modules.pop("jpegxl", None)
-    (line,) = (line for line in (rivals / "README.md").read_text().splitlines() if line.startswith("semcast bench --s"))
+    (line,) = (
+        line for line in (example_rivals / "README.md").read_text().splitlines() if line.startswith("semcast bench --s")
+    )
     argv = shlex.split(line)[1:]
     argv[argv.index("--size") + 1] = "96"
     assert main([*argv, "--draws", "1", "--workers", "1"]) == 0
