@@ -30,11 +30,12 @@ printf '%s\n' 'processor : 0' 'Features : fp asimd evtstrm aes pmull sha1 sha2 c
 for name in possible present online; do echo 0 >"$ROOT/sys/devices/system/cpu/$name"; done
 
 here() { semcast "$@"; }
-there() {
+arm_python() {
   PYTHONHOME=$ROOT/usr PYTHONPATH=$SITE OMP_NUM_THREADS=1 \
-    qemu-aarch64-static -cpu cortex-a72 -L "$ROOT" "$ROOT/usr/bin/python$VERSION" -m semcast "$@"
+    qemu-aarch64-static -cpu cortex-a72 -L "$ROOT" "$ROOT/usr/bin/python$VERSION" "$@"
 }
-PYTHONHOME=$ROOT/usr qemu-aarch64-static -cpu cortex-a72 -L "$ROOT" "$ROOT/usr/bin/python$VERSION" -c 'import platform; print(platform.machine())'
+there() { arm_python -m semcast "$@"; }
+arm_python -c 'import platform; print(platform.machine())'
 cd "$FOLDER"
 python -c 'from PIL import Image; from semcast.images import PHOTO; Image.open(PHOTO).resize((128, 128)).save("photo.png")'
 there send photo.png -o there.sem --force -q

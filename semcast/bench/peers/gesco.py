@@ -19,6 +19,7 @@ from ...images import to_pixels
 from ...metrics.segmenter import VOID, load_segmenter, segment
 from ...modulation import mcs as schemes
 from ...randomness import draw_noise, seeded
+from ..base import float16, float16_bits, sides
 from .diffusion import STEPS, Denoiser, ddim, ddpm
 from .img2img import CHANNELS, STRIDE, cells, decode
 from .maps import SYMBOLS, fit_map, restore_map
@@ -40,7 +41,7 @@ def send_published(pixels: np.ndarray, uses: int, snr_db: float, truth: np.ndarr
     gain = math.sqrt(len(flat) / (2 * flat.sum()))  # of power 1 a symbol
     x = (gain * (flat[: len(flat) // 2] + 1j * flat[len(flat) // 2 :]))[None].astype(np.complex64)
     there = sum(1 << c for c in np.unique(truth).tolist())
-    return x, _sides(pixels) | {"classes": (there, SYMBOLS), "gain": (int(np.float16(gain).view(np.uint16)), 16)}
+    return x, sides(pixels) | {"classes": (there, SYMBOLS), "gain": (float16_bits(gain), 16)}
 
 
 @torch.inference_mode()
@@ -50,7 +51,7 @@ def receive_published(received: Received, side: dict, device: str) -> np.ndarray
     power = np.clip(np.abs(h) ** 2, 1e-12, None)
     noise = float(np.mean(np.minimum(noise_var / power, 1e6)))  # linear, per symbol
     generator = seeded("gesco", height, width, gain)
-    scale = float(np.uint16(gain).view(np.float16))
+    scale = float16(gain)
     clean = (np.conj(h) * y / power / scale)[0]
     flat = np.concatenate([clean.real, clean.imag])[: CLASS_MAPS * height * width]
     lacking = max(table_std(-10 * math.log10(max(noise, 1e-9))) ** 2 - noise / 2 / scale**2, 0.0)
@@ -82,7 +83,7 @@ def send_map(classes: np.ndarray, pixels: np.ndarray, uses: int, snr_db: float) 
     payload, index = fit_map(classes, schemes.plan(uses, scheme).payload_bytes) if scheme else (b"", 0)
     colour = pixels.reshape(-1, 3).mean(axis=0).round().astype(int).tolist()
     side = {
-        **_sides(pixels),
+        **sides(pixels),
         **{name: (value, 8) for name, value in zip(("red", "green", "blue"), colour)},  # shown if the map is lost
         "size": (len(payload), 16),
         "scale": (index, 4),
@@ -139,7 +140,3 @@ def at_cells(maps: Tensor) -> Tensor:
     height, width = maps.shape[-2:]
     edges = (0, -width % STRIDE, 0, -height % STRIDE)
     return F.avg_pool2d(F.pad(maps, edges, mode="replicate"), STRIDE)
-
-
-def _sides(pixels: np.ndarray) -> dict:
-    return {"height": (pixels.shape[0], 16), "width": (pixels.shape[1], 16)}

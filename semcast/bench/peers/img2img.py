@@ -18,6 +18,7 @@ from ...cascade.device import to_tensor
 from ...channels.base import Received
 from ...images import to_pixels
 from ...randomness import seeded
+from ..base import float16, float16_bits, sides
 from ..downscale import grid
 from . import pictures
 from .diffusion import STEPS, Denoiser, add_noise, alpha_bar, ddim, matched_time
@@ -43,7 +44,7 @@ def cells(height: int, width: int) -> tuple[int, int]:
 @torch.inference_mode()
 def send_published(pixels: np.ndarray, uses: int, snr_db: float, device: str) -> tuple[np.ndarray, dict]:
     latent = encode(to_tensor(pixels).to(device), device)
-    return send_floats(latent.cpu().double().numpy().ravel()), _sides(pixels)
+    return send_floats(latent.cpu().double().numpy().ravel()), sides(pixels)
 
 
 @torch.inference_mode()
@@ -63,13 +64,13 @@ def send(pixels: np.ndarray, uses: int, snr_db: float, device: str) -> tuple[np.
         to_tensor(pixels).to(device), size=(STRIDE * rows, STRIDE * columns), mode="bicubic", antialias=True
     )
     x, gain = to_symbols(encode(small.clamp(0, 1), device))
-    return x, _sides(pixels) | {"gain": (int(np.float16(gain).view(np.uint16)), 16)}
+    return x, sides(pixels) | {"gain": (float16_bits(gain), 16)}
 
 
 @torch.inference_mode()
 def receive(received: Received, side: dict, device: str) -> np.ndarray:
     height, width = side["height"][0], side["width"][0]
-    gain = float(np.uint16(side["gain"][0]).view(np.float16))
+    gain = float16(side["gain"][0])
     rows, columns = grid(*cells(height, width), 2 * received.y.shape[1] // CHANNELS)
     estimate, noise_var = from_symbols(received, (CHANNELS, rows, columns))
     start = matched_time(noise_var / gain**2)  # the latent has variance 1 / gain^2, the prior's latents 1
@@ -102,7 +103,3 @@ def encode(image: Tensor, device: str) -> Tensor:
 def decode(latent: Tensor, height: int, width: int, device: str) -> Tensor:
     """-> [1, 3, height, width] in [0, 1]."""
     return pictures.decode(latent, "ae8", device)[:, :, :height, :width]
-
-
-def _sides(pixels: np.ndarray) -> dict:
-    return {"height": (pixels.shape[0], 16), "width": (pixels.shape[1], 16)}
