@@ -66,7 +66,7 @@ def bench_headline(name: str = "grid") -> str:
         }
         miou = f"{mean_iou(np.array([*originals.values()])):.2f}"
         lines.append(f"| the originals |{' |' * len(HEADLINE)} {miou} |")
-    return "\n".join(lines + ["", "At " + " / ".join(f"{snr:g}" for snr in snrs) + " dB, of the first draw."])
+    return "\n".join(lines + ["", "At " + " / ".join(f"{snr:g}" for snr in snrs) + " dB; LPIPS-VGG, DISTS, labels and mIoU of the first draw."])
 
 
 def bench_camvid_headline() -> str:

@@ -37,7 +37,7 @@ def bench(commands: _SubParsersAction) -> None:
         nargs="+",
         default=[1.0, 10.0, 20.0],
         metavar="DB",
-        help="SNRs with the slow metrics and pictures",
+        help="SNRs whose first draw has the slow metrics and pictures",
     )
     add_channel(p)
     p.add_argument(
