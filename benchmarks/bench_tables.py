@@ -66,7 +66,8 @@ def bench_headline(name: str = "grid") -> str:
         }
         miou = f"{mean_iou(np.array([*originals.values()])):.2f}"
         lines.append(f"| the originals |{' |' * len(HEADLINE)} {miou} |")
-    return "\n".join(lines + ["", "At " + " / ".join(f"{snr:g}" for snr in snrs) + " dB; LPIPS-VGG, DISTS, labels and mIoU of the first draw."])
+    at = " / ".join(f"{snr:g}" for snr in snrs)
+    return "\n".join([*lines, "", f"At {at} dB; LPIPS-VGG, DISTS, labels and mIoU of the first draw."])
 
 
 def bench_camvid_headline() -> str:
