@@ -16,6 +16,7 @@ from semcast.bench.peers.systems import PEERS
 from semcast.bench.peers.unet import EMBED
 from semcast.bench.systems import find_system
 from semcast.errors import InputError
+from semcast.files import load_arrays
 from semcast.randomness import seeded
 
 
@@ -93,7 +94,7 @@ def test_wrong_weights_are_refused(peers, tmp_path, monkeypatch, kind):
     if kind == "cut":
         path.write_bytes(good.read_bytes()[:-100])
     if kind in ("shape", "short"):
-        tensors = parts.load_arrays(good)
+        tensors = load_arrays(good)
         tensors = {k: v for k, v in tensors.items() if kind == "shape" or k != "mean"}
         config = "{}" if kind == "shape" else parts.read_metadata(good)["config"]
         path.write_bytes(parts.save(tensors, {"part": "ae8", "config": config}))

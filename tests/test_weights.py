@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from tiny import tiny_cascade
 
+import semcast
 from semcast import Link, load_model, read_image
 from semcast.cascade.checkpoint import load_cascade, save_model
 from semcast.cascade.eight_bit import SCALE, compressed, expanded
@@ -122,3 +123,9 @@ def test_a_model_is_stored_as_it_ships_by_one_command(tmp_path):
     trained, stored = (Link(load_model(folder)) for folder in (tmp_path / "trained", same))
     sent = trained.send(image)
     assert to_pixels(stored.receive(trained.propagate(sent.content, 10), sent.header, 1)).shape == (128, 128, 3)
+
+
+def test_the_package_is_small_enough_to_install_anywhere():
+    """25 MB unpacked, of which the networks are nearly all."""
+    files = [p for p in Path(semcast.__file__).parent.rglob("*") if p.is_file() and p.suffix != ".pyc"]
+    assert sum(p.stat().st_size for p in files) < 25e6

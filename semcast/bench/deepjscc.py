@@ -21,17 +21,19 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.numpy import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..cascade.checkpoint import check_keys
+from ..cascade.checkpoint import arrays, check_keys, load_weights
 from ..cascade.device import to_tensor
+from ..cascade.eight_bit import compressed
 from ..channels.base import Received
 from ..channels.noise import awgn
 from ..errors import InputError
-from ..files import load_tensors, write_bytes
+from ..files import write_bytes
 from ..images import to_pixels
+from .base import mean_colour, sides
 from .downscale import samples
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -112,10 +114,17 @@ def weights_path(ratio: str, folder: Path = WEIGHTS) -> Path:
 
 
 def save_network(network: DeepJSCC, ratio: str, path: Path, facts: dict) -> None:
-    """Write atomically: kernels as float16, vectors as float32, and the ratio and facts = {name: value} as metadata."""
-    tensors = {k: v.detach().half() if v.ndim > 1 else v.detach() for k, v in network.state_dict().items()}
+    """Write atomically, with the ratio and facts = {name: value} as metadata.
+
+    Kernels are kept in 8 bits, those of 1/12 as float16: 8 bits cost it 0.03 dB, and the narrower ones 0.01 at most.
+    """
+    tensors = arrays(network)
+    if ratio == "1/12":
+        tensors = {k: v.astype(np.float16) if v.ndim > 1 else v for k, v in tensors.items()}
+    else:
+        tensors = compressed(tensors)
     metadata = {"ratio": ratio, **{name: str(value) for name, value in facts.items()}}
-    write_bytes(path, save({k: v.contiguous() for k, v in tensors.items()}, metadata))
+    write_bytes(path, save(tensors, metadata))
 
 
 @functools.lru_cache(maxsize=len(RATIOS))
@@ -129,7 +138,7 @@ def load_network(ratio: str, folder: Path = WEIGHTS) -> DeepJSCC:
     if not path.exists():
         command = f"python benchmarks/train_deepjscc.py {ratio} PHOTOS --minutes 10 --out {path}"
         raise InputError(f"DeepJSCC {ratio} has no weights ({path} is missing); this makes them: {command}")
-    tensors = load_tensors(path)
+    tensors = load_weights(path)
     with safe_open(path, "pt") as file:
         found = (file.metadata() or {}).get("ratio", "no ratio")
     if found != ratio:
@@ -166,19 +175,13 @@ def send(pixels: np.ndarray, uses: int, snr_db: float, folder: Path = WEIGHTS) -
     height, width = pixels.shape[:2]
     ratio = choose(height, width, uses)
     network = load_network(ratio, folder)
-    sides = [network.stride * n for n in cells(height, width, uses, network.channels, network.stride)]
-    inner = min(height, sides[0]), min(width, sides[1])
+    padded = [network.stride * n for n in cells(height, width, uses, network.channels, network.stride)]
+    inner = min(height, padded[0]), min(width, padded[1])
     image = to_tensor(pixels)
     if inner != (height, width):
         image = F.interpolate(image, size=inner, mode="bilinear", antialias=True)
-    x = network.encode(F.pad(image, (0, sides[1] - inner[1], 0, sides[0] - inner[0]), mode="replicate"))
-    colour = pixels.reshape(-1, 3).mean(axis=0).round().astype(int).tolist()
-    side = {
-        "height": (height, 16),
-        "width": (width, 16),
-        **{name: (value, 8) for name, value in zip(("red", "green", "blue"), colour)},
-    }
-    return x.numpy(), side | {"network": (RATIOS.index(ratio), 2)}
+    x = network.encode(F.pad(image, (0, padded[1] - inner[1], 0, padded[0] - inner[0]), mode="replicate"))
+    return x.numpy(), sides(pixels) | mean_colour(pixels) | {"network": (RATIOS.index(ratio), 2)}
 
 
 @torch.inference_mode()

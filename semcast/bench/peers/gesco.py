@@ -19,7 +19,7 @@ from ...images import to_pixels
 from ...metrics.segmenter import VOID, load_segmenter, segment
 from ...modulation import mcs as schemes
 from ...randomness import draw_noise, seeded
-from ..base import float16, float16_bits, sides
+from ..base import float16, float16_bits, mean_colour, sides
 from .diffusion import STEPS, Denoiser, ddim, ddpm
 from .img2img import CHANNELS, STRIDE, cells, decode
 from .maps import SYMBOLS, fit_map, restore_map
@@ -81,10 +81,9 @@ def send_map(classes: np.ndarray, pixels: np.ndarray, uses: int, snr_db: float) 
     """Send the finest map that fits, with the scheme that suits the SNR; nothing if none fits."""
     scheme = schemes.choose(uses, snr_db)
     payload, index = fit_map(classes, schemes.plan(uses, scheme).payload_bytes) if scheme else (b"", 0)
-    colour = pixels.reshape(-1, 3).mean(axis=0).round().astype(int).tolist()
     side = {
         **sides(pixels),
-        **{name: (value, 8) for name, value in zip(("red", "green", "blue"), colour)},  # shown if the map is lost
+        **mean_colour(pixels),  # shown if the map is lost
         "size": (len(payload), 16),
         "scale": (index, 4),
         "scheme": (schemes.TABLE.index(scheme) if scheme else SCHEME_NONE, 5),

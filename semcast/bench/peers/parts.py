@@ -11,18 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import nn
 
-from ...cascade.checkpoint import arrays, check_keys
+from ...cascade.checkpoint import arrays, check_keys, load_weights
 from ...cascade.config import StageAConfig, small_config
-from ...cascade.eight_bit import compressed, expanded
+from ...cascade.eight_bit import compressed
 from ...cascade.models import home
 from ...cascade.stage_a import StageA
 from ...errors import InputError
-from ...files import load_arrays, write_bytes
+from ...files import write_bytes
 from .autoencoder import Autoencoder, AutoencoderConfig
 from .unet import UNet, UNetConfig
 
@@ -142,7 +141,7 @@ def load_part(name: str, device: str = "cpu", folder: Path | None = None) -> nn.
 
 @functools.lru_cache(maxsize=8)
 def _load(name: str, path: Path, device: str, written_ns: int) -> nn.Module:
-    tensors = expanded(load_arrays(path))
+    weights = load_weights(path)
     metadata = read_metadata(path)
     if metadata.get("part") != name:
         raise InputError(f"{path} says {metadata.get('part', 'no part')}; expected weights of {name}")
@@ -153,7 +152,6 @@ def _load(name: str, path: Path, device: str, written_ns: int) -> nn.Module:
         network = build(kind(**shape))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} has no shape of a network ({error}); make it anew") from None
-    weights = {key: torch.from_numpy(value.copy()) for key, value in tensors.items()}
     check_keys(network, weights, str(path))
     network.load_state_dict(weights)
     return network.to(device).eval().requires_grad_(False)
