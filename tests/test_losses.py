@@ -135,11 +135,11 @@ def test_the_spectrum_loss_detects_a_weave_and_ignores_blur(photos):
     assert losses.spectrum_loss(blurred, truth) < 0.02
 
 
-def test_the_grid_loss_is_the_deviation_of_what_repeats_every_8_pixels(photos):
+def test_the_grid_loss_is_the_deviation_of_what_repeats_every_16_pixels(photos):
     truth = torch.cat([photos.crops(96, 8, randomness.seeded(i)) for i in range(2)])
     y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
     grey, waves = torch.full((1, 3, 96, 96), 0.5), lambda period: 0.05 * torch.cos(2 * math.pi * x / period)
-    found = losses.grid_loss(grey + waves(4)).item()
-    assert found == pytest.approx(0.05 / 2**0.5, rel=0.15)  # what repeats every 4 pixels repeats every 8
+    for period in (4, 8, 16):  # what repeats every 4 or 8 pixels repeats every 16
+        assert losses.grid_loss(grey + waves(period)).item() == pytest.approx(0.05 / 2**0.5, rel=0.15)
     assert losses.grid_loss(grey + waves(6)).item() < 0.002
-    assert losses.grid_loss(truth + waves(4)) > 3 * losses.grid_loss(truth)
+    assert losses.grid_loss(truth + waves(16)) > 3 * losses.grid_loss(truth)  # pictures have none in common

@@ -36,7 +36,7 @@ class Objective:
             "half": self.features.lpips(self.features.vgg_maps(F.avg_pool2d(y, 2)), half),
             "lite": self.features.lite_distance(fakes[1], trues[1]),
         }
-        terms |= {"grid": grid_loss(fake), "spectrum": spectrum_loss(fake, true)}
+        terms |= {"grid": grid_loss(y), "spectrum": spectrum_loss(fake, true)}
         seen = sum(self.weights[n] * v for n, v in terms.items() if self.weights[n])
         self.seen_maps = [m.detach() for part in fakes for m in part], [m for part in trues for m in part]
         if not share:
@@ -88,13 +88,13 @@ class Objective:
         return tuple(cut(x).flip(-1) if flip else cut(x) for x in (decoded, truth))
 
 
-def grid_loss(decoded: Tensor, grid: int = 8) -> Tensor:
-    """How strong a pattern of period `grid` there is, whatever the picture."""
-    fine = decoded - F.avg_pool2d(decoded, grid + 1, 1, grid // 2, count_include_pad=False)
+def grid_loss(decoded: Tensor, period: int = 64) -> Tensor:
+    """RMS of the pattern, common to the batch, that repeats every `period` pixels: Stage B's largest cells and all below."""
+    fine = decoded - F.avg_pool2d(decoded, period + 1, 1, period // 2, count_include_pad=False)
     b, c, *sides = fine.shape
-    h, w = (side // grid for side in sides)
-    repeated = fine[..., : h * grid, : w * grid].reshape(b, c, h, grid, w, grid).mean(dim=(2, 4))
-    return repeated.square().mean().clamp_min(1e-10).sqrt()
+    h, w = (side // period for side in sides)
+    cells = fine[..., : h * period, : w * period].reshape(b, c, h, period, w, period)
+    return cells.mean(dim=(0, 2, 4)).square().mean().clamp_min(1e-10).sqrt()
 
 
 def spectrum_loss(decoded: Tensor, truth: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class TrainConfig:
     pixel_weight: float = 1.0  # L1 between decoded windows
     lpips_weight: float = 1.0  # LPIPS-VGG between decoded windows
     spectrum_weight: float = 0.0  # power of decoded windows beyond that of the true ones, per frequency
-    grid_weight: float = 0.0  # patterns that repeat every 8 pixels in decoded windows
+    grid_weight: float = 0.0  # patterns that repeat every 16 pixels in decoded windows
     window: int = 128  # pixels of the decoded window; 0: no decoding
     adversarial_weight: float = 0.0  # how true decoded windows look to a critic
     thumbnail_weight: float = 0.0  # pixel_weight L1 + LPIPS-VGG of the whole picture at a quarter of its side

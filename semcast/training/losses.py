@@ -34,7 +34,7 @@ from .data import step_generator
 
 Batch = Tensor | tuple[Tensor, Tensor]  # images [b, 3, S, S], or (Z, latent) from the cache
 
-GRID = 8  # pixels; one output of Stage B is 2x2 numbers of the latent, 8x8 pixels
+GRID = 16  # pixels; the lower level of `small`'s Stage B has cells of 16x16 pixels, the upper one of 8x8
 FAINT = 0.005  # amplitude below which patterns are invisible
 NO_NOISE_DB = 100.0
 BUCKETS, BUCKET_DECAY = 300, 0.99  # for the adaptive weight
@@ -326,10 +326,11 @@ def spectrum_loss(decoded: Tensor, truth: Tensor) -> Tensor:
     return excess.relu().square().sum() / excess.numel() ** 0.5
 
 
-def grid_loss(decoded: Tensor) -> Tensor:
-    """RMS of the pattern that repeats every GRID pixels in a window, as Stage B's patches do and pictures do not."""
-    fine = decoded - F.avg_pool2d(decoded, GRID + 1, 1, GRID // 2, count_include_pad=False)
+def grid_loss(decoded: Tensor, period: int = GRID) -> Tensor:
+    """RMS of the pattern, common to the batch, that repeats every `period` pixels, as Stage B's cells do."""
+    fine = decoded - F.avg_pool2d(decoded, period + 1, 1, period // 2, count_include_pad=False)
     b, c, *sides = fine.shape
-    h, w = (side // GRID for side in sides)
-    repeated = fine[..., : h * GRID, : w * GRID].reshape(b, c, h, GRID, w, GRID).mean(dim=(2, 4))  # [b, c, GRID, GRID]
+    h, w = (side // period for side in sides)
+    cells = fine[..., : h * period, : w * period].reshape(b, c, h, period, w, period)
+    repeated = cells.mean(dim=(0, 2, 4))  # [c, period, period]
     return repeated.square().mean().clamp_min(1e-10).sqrt()
