@@ -5,8 +5,8 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path, PurePath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import InputError
@@ -211,35 +211,3 @@ def save_tensors(tensors: "Mapping[str, Tensor]", path: Path) -> None:
         partial.unlink(missing_ok=True)
         raise
 
-
-def find_pictures(source: Path, also: Collection[str] = ()) -> list[Path]:
-    """The pictures in a folder and its subfolders, sorted by path.
-
-    Linked folders are followed; each folder is visited once, so that a link to a folder above ends nothing. What macOS
-    leaves beside pictures is passed over.
-
-    Args:
-        also: further suffixes to find, in small letters: ".tar".
-    """
-    from .images import SUFFIXES  # imports this module
-
-    wanted, visited, found = {*SUFFIXES, *also}, set(), []
-    for folder, folders, names in os.walk(source, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in visited:
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted(name for name in folders if name != MACOS_FOLDER)
-        paths = [Path(folder, name) for name in names]
-        found += [path for path in paths if path.suffix.lower() in wanted and not is_leftover(path.name)]
-    return sorted(found)
-
-
-MACOS_FOLDER = "__MACOSX"
-
-
-def is_leftover(name: str) -> bool:
-    """Whether a file, or a member of an archive, is what macOS keeps beside a picture, under the picture's name."""
-    path = PurePath(name)
-    return path.name.startswith("._") or MACOS_FOLDER in path.parts

@@ -1,7 +1,9 @@
 """Pictures as arrays and as files: float32 [1, 3, H, W] in [0, 1] inside semcast, 8-bit sRGB in files."""
 
 import io
-from pathlib import Path
+import os
+from collections.abc import Collection
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -145,3 +147,34 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
 def mean_colour(image: np.ndarray) -> np.ndarray:
     """The mean colour of [1, 3, H, W], rounded to 8 bits, as [1, 3, 1, 1]."""
     return round_8bit(image.mean(axis=(2, 3), keepdims=True))
+
+
+def find_pictures(source: Path, also: Collection[str] = ()) -> list[Path]:
+    """The pictures in a folder and its subfolders, sorted by path.
+
+    Linked folders are followed; each folder is visited once, so that a link to a folder above ends nothing. What macOS
+    leaves beside pictures is passed over.
+
+    Args:
+        also: further suffixes to find, in small letters: ".tar".
+    """
+    wanted, visited, found = {*SUFFIXES, *also}, set(), []
+    for folder, folders, names in os.walk(source, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if name != MACOS_FOLDER)
+        paths = [Path(folder, name) for name in names]
+        found += [path for path in paths if path.suffix.lower() in wanted and not is_leftover(path.name)]
+    return sorted(found)
+
+
+MACOS_FOLDER = "__MACOSX"
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file, or a member of an archive, is what macOS keeps beside a picture, under the picture's name."""
+    path = PurePath(name)
+    return path.name.startswith("._") or MACOS_FOLDER in path.parts

@@ -24,8 +24,7 @@ from training_runs import (
 
 from semcast import randomness
 from semcast.errors import InputError
-from semcast.files import find_pictures
-from semcast.images import MAX_FILE_BYTES, SUFFIXES
+from semcast.images import MAX_FILE_BYTES, SUFFIXES, find_pictures
 from semcast.training import train as training
 from semcast.training.data import Photos
 from semcast.training.train import train

@@ -17,13 +17,14 @@ from semcast.channels.base import Received
 from semcast.errors import InputError
 from semcast.images import to_image
 from semcast.web import plots, rivals, settings, work
-from semcast.web.job import Job
 from semcast.web.jobs import Jobs
 from semcast.web.limits import Limits
 from semcast.web.metrics import Metrics
 from semcast.web.overlays import overlays_of
+from semcast.web.report import Report, Task
+from semcast.web.session import Job
 from semcast.web.sessions import Full, Sessions
-from semcast.web.worker import Report, Task, carry_out
+from semcast.web.worker import carry_out
 
 LIMITS = Limits()
 

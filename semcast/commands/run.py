@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import InputError, Lost
-from ..files import STDIO, check_file, check_output, check_suffix, find_pictures, make_folder
+from ..files import STDIO, check_file, check_output, check_suffix, make_folder
 from ..header import BASE, SEED_MAX, SIDE_BITS, bandwidth_ratio, check_sides, round_factor
 from .common import (
     check_link,
@@ -91,6 +91,8 @@ def plan(args) -> list[Job]:
     names: dict[Path, str] = {}  # of each picture, below the folder of results, without a suffix
     for source in args.images:
         if source.is_dir():
+            from ..images import find_pictures
+
             found = [path for path in find_pictures(source) if not is_result(path, args.out, source)]
             if not found:
                 raise InputError(f"no pictures in {source}")

@@ -25,9 +25,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import check_file, find_pictures, is_leftover
+from ..files import check_file
 from ..formats.kinds import HEAD_BYTES, is_like_picture, say_once
-from ..images import MAX_FILE_BYTES, SUFFIXES, decode
+from ..images import MAX_FILE_BYTES, SUFFIXES, decode, find_pictures, is_leftover
 from ..randomness import seeded
 from .processes import writes
 

@@ -4,7 +4,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 
-from .sessions import Session, Sessions
+from .session import Session
+from .sessions import Sessions
 
 HEARTBEAT_S = 15.0  # so that proxies keep the connection, and we notice when it is gone
 

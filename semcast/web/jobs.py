@@ -10,11 +10,12 @@ import secrets
 from collections import deque
 from time import monotonic
 
-from .job import CANCELLED, DONE, FAILED, REFUSED, RUNNING, Job
 from .limits import Limits
 from .metrics import Metrics
-from .sessions import Blob, Full, Session, Sessions
-from .worker import Task, Worker
+from .report import Task
+from .session import CANCELLED, DONE, FAILED, REFUSED, RUNNING, Blob, Job, Session
+from .sessions import Full, Sessions
+from .worker import Worker
 
 POLL_S = 0.2
 GUESS_S = 2.0  # how long a job takes, while none of its kind has run yet

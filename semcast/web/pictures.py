@@ -15,7 +15,7 @@ from ..metrics.measure import measure
 from ..modem.layout import duration_s
 from ..modem.profiles import PROFILES
 from .limits import Limits
-from .worker import Report, Task
+from .report import Report, Task
 
 PNG, SVG = "image/png", "image/svg+xml"
 

@@ -22,7 +22,7 @@ from ..signals.audio import PEAK_DBFS, decode_audio, encode_audio, set_peak, to_
 from . import plots
 from .limits import Limits
 from .pictures import PNG, SVG, cost_of, picture_of, quality_of, show, steps_of
-from .worker import Report, Task
+from .report import Report, Task
 
 WAV, FRAME = "audio/wav", "application/octet-stream"
 PICTURES_MAX = 4  # that are decoded from one recording

@@ -4,52 +4,16 @@ A session is a random token in a cookie. It ends a minute after its last page wa
 ten minutes, or when its visitor says so; with it go its pictures, its jobs and their results.
 """
 
-import asyncio
 import secrets
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple
 
 from .limits import Limits
-
-if TYPE_CHECKING:
-    from .job import Job
+from .session import Session
 
 
 class Full(Exception):
     """There is no room; the message says what to do."""
-
-
-class Blob(NamedTuple):
-    """A result, as a browser fetches it."""
-
-    data: bytes
-    media_type: str
-    filename: str  # for a download; "" to show it
-
-
-class Session:
-    """One visitor."""
-
-    def __init__(self, now: float):
-        self.token = secrets.token_urlsafe(24)
-        self.uploads: dict[str, bytes] = {}
-        self.jobs: dict[str, Job] = {}
-        self.streams: set[asyncio.Event] = set()
-        self.seen, self.ended = now, False
-        self.left: float | None = None  # when the last of its pages was closed
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(map(len, self.uploads.values())) + sum(job.size_bytes for job in self.jobs.values())
-
-    def wake(self) -> None:
-        """Let the open pages look again."""
-        for stream in self.streams:
-            stream.set()
-
-    def find_blob(self, name: str) -> Blob | None:
-        return next((job.blobs[name] for job in self.jobs.values() if name in job.blobs), None)
 
 
 class Sessions:

@@ -23,7 +23,8 @@ from .guard import Bodies, Refused
 from .jobs import Job, Jobs
 from .limits import Limits
 from .metrics import MEDIA_TYPE, Metrics, resident_bytes
-from .sessions import Session, Sessions
+from .session import Session
+from .sessions import Sessions
 from .worker import Worker
 
 COOKIE = "semcast"

@@ -12,7 +12,7 @@ from . import plots, radio, rivals
 from .limits import Limits
 from .overlays import Overlay
 from .pictures import PNG, SVG, cost_of, picture_of, png, quality_of, show, steps_of
-from .worker import Report, Task
+from .report import Report, Task
 
 Job = Callable[[Engine, Limits, Task, Report], None]
 OVERLAYS: dict[str, Overlay] = {}  # the page offers those that it finds among the results

@@ -1,18 +1,25 @@
-"""One piece of work for a session: what was asked for, how it stands, and its results."""
+"""One visitor, and the pieces of work that were done for it: what was asked for, how it stands, and its results."""
 
+import asyncio
 import secrets
 from time import monotonic
-from typing import Any
-
-from .sessions import Blob, Session
+from typing import Any, NamedTuple
 
 WAITING, RUNNING, DONE, REFUSED, CANCELLED, FAILED = "waiting", "running", "done", "refused", "cancelled", "failed"
+
+
+class Blob(NamedTuple):
+    """A result, as a browser fetches it."""
+
+    data: bytes
+    media_type: str
+    filename: str  # for a download; "" to show it
 
 
 class Job:
     """One piece of work for a session."""
 
-    def __init__(self, session: Session, kind: str, settings: dict[str, Any], upload: bytes | None, upload_name: str):
+    def __init__(self, session: "Session", kind: str, settings: dict[str, Any], upload: bytes | None, upload_name: str):
         self.name = secrets.token_urlsafe(12)
         self.session, self.kind, self.settings = session, kind, settings
         self.upload, self.upload_name = upload, upload_name
@@ -59,3 +66,27 @@ class Job:
             "started_s": round(self.started_s, 4),
             "ended_s": round(self.ended_s, 4),
         }
+
+
+class Session:
+    """One visitor."""
+
+    def __init__(self, now: float):
+        self.token = secrets.token_urlsafe(24)
+        self.uploads: dict[str, bytes] = {}
+        self.jobs: dict[str, Job] = {}
+        self.streams: set[asyncio.Event] = set()
+        self.seen, self.ended = now, False
+        self.left: float | None = None  # when the last of its pages was closed
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.uploads.values())) + sum(job.size_bytes for job in self.jobs.values())
+
+    def wake(self) -> None:
+        """Let the open pages look again."""
+        for stream in self.streams:
+            stream.set()
+
+    def find_blob(self, name: str) -> Blob | None:
+        return next((job.blobs[name] for job in self.jobs.values() if name in job.blobs), None)
