@@ -25,7 +25,7 @@ from .img2img import CHANNELS, STRIDE, cells, decode
 from .maps import SYMBOLS, fit_map, restore_map
 from .parts import CLASS_MAPS, load_part
 
-GUIDANCE, DDIM_STEPS = 2.0, 100
+GUIDANCE, DDIM_STEPS = 2.0, 50
 NOISE_STD = {1: 0.9, 5: 0.6, 10: 0.36, 15: 0.22, 20: 0.13, 25: 0.08, 30: 0.05}  # by SNR in dB, of a map of 0 and 1
 SCHEME_NONE = 31
 
