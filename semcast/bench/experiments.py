@@ -184,7 +184,7 @@ EXPERIMENTS = {
         limit=16,
     ),
     "peers": Experiment(
-        about="the four learned rivals, repaired and as published, on the frames of `camvid`: runs/peers.sh",
+        about="the four learned rivals, repaired and as published, on street scenes: runs/peers.sh",
         runs=(
             Run(
                 systems=("semcast", *PEERS_REPAIRED, *PEERS_PUBLISHED),
@@ -195,7 +195,7 @@ EXPERIMENTS = {
         ),
         pictures="streets",
         size=None,
-        limit=16,
+        limit=10,
     ),
     "peers_predictability": Experiment(
         about="25 transmissions of one frame by each of them, 5 where only a lost map makes a difference",
