@@ -109,8 +109,8 @@ def peer_predictability() -> str:
     groups = bench_groups(record)
     snrs = sorted({row["snr_db"] for row in record["rows"]}, reverse=True)
     lines = ["| system | " + " | ".join(f"{snr:g} dB" for snr in snrs) + " | transmissions |", "|---" * 5 + "|"]
-    for system, group in groups.items():
-        values = [[row["lpips"] for row in group[snr]] for snr in snrs]
+    for system in (system for system in STEPS_OF if system in groups):
+        values = [[row["lpips"] for row in groups[system][snr]] for snr in snrs]
         cells = [f"{mean(v):.3f} ± {stdev(v):.4f}" if len(v) > 1 else "-" for v in values]
         lines.append(f"| `{system}` | {' | '.join(cells)} | {max(map(len, values))} |")
     lines += [f"| {name}, as the paper gives it | {' | '.join(cells)} | 25 |" for name, cells in PAPER_LPIPS.items()]

@@ -210,4 +210,3 @@ def save_tensors(tensors: "Mapping[str, Tensor]", path: Path) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-
