@@ -16,6 +16,7 @@ from tiny import photo
 import train_peers
 from semcast.bench.peers import parts, training
 from semcast.bench.peers.parts import PARTS, load_part
+from semcast.files import load_arrays
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_every_part_trains_and_goes_on_where_it_stopped(school, tmp_path, monkey
         monkeypatch.setattr(train_peers, "learn", learn)
         assert school(part, "again") == 0
         first, second = (tmp_path / out / f"{part}.safetensors" for out in ("out", "again"))
-        a, b = parts.load_arrays(first), parts.load_arrays(second)
+        a, b = load_arrays(first), load_arrays(second)
         assert all(np.array_equal(a[key], b[key]) for key in a), part
         assert not (tmp_path / "again" / f"{part}.checkpoint.safetensors").exists()
     assert school("casc32") == 0 and "was there already" in capsys.readouterr().out
