@@ -21,10 +21,10 @@ from .files import read_bytes, write_bytes
 from .header import (
     BASE,
     FACTOR_MAX,
-    HEADER_BYTES,
-    LADDER_BYTES,
     LADDER_VERSION,
     LAYER_RUNGS,
+    LAYOUTS,
+    LENGTHS,
     SIDE_MAX,
     VERSION,
     Header,
@@ -40,14 +40,12 @@ from .modulation.packet import SIZE_MAX
 
 MAGIC = b"SEMC"
 HEADS = {  # by version: MAGIC .. payload CRC; its own CRC-32 follows
-    version: struct.Struct(f"<4sBBH{length}sIIII")
-    for version, length in ((VERSION, HEADER_BYTES), (LADDER_VERSION, LADDER_BYTES))
+    version: struct.Struct(f"<4sBBH{length}sIIII") for version, length in zip(LAYOUTS, LENGTHS)
 }
 CRC = struct.Struct("<I")
-START = max(head.size for head in HEADS.values()) + CRC.size
 MAX_SYMBOLS = sum(Header(0, SIDE_MAX, SIDE_MAX, FACTOR_MAX, 1.0).rung_uses)
-MAX_BYTES = START + 20 * MAX_SYMBOLS  # 8 for y, 8 for h, 4 for noise_var
-POWER_TOLERANCE = 1e-3
+MAX_BYTES = HEADS[LADDER_VERSION].size + CRC.size + 20 * MAX_SYMBOLS  # 8 for y, 8 for h, 4 for noise_var
+POWER_TOLERANCE, PACKET_POWER_TOLERANCE = 1e-3, 0.5  # the power of QAM symbols is 1 over the constellation
 MAGNITUDE_MAX = 1e9  # of y, h and noise_var; far above real values, far below where squares overflow
 
 
@@ -65,8 +63,7 @@ def to_bytes(header: Header, signal: np.ndarray | bytes | Received) -> bytes:
         parts = [part[0] for part in (signal if kind else [signal])]
         counts = ([len(part) for part in parts] + [0, 0])[:3]
         payload = b"".join(part.astype(dtype).tobytes() for part, dtype in zip(parts, ("<c8", "<c8", "<f4")))
-    version = VERSION if header.rungs == BASE else LADDER_VERSION
-    head = HEADS[version].pack(MAGIC, version, kind, 0, pack(header), *counts, zlib.crc32(payload))
+    head = HEADS[header.version].pack(MAGIC, header.version, kind, 0, pack(header), *counts, zlib.crc32(payload))
     return head + CRC.pack(zlib.crc32(head)) + payload
 
 
@@ -121,7 +118,7 @@ def parse(data: bytes, name: str) -> tuple[Header, np.ndarray | bytes | Received
     version = data[4] if len(data) > 4 else VERSION
     if version not in HEADS:
         raise InputError(
-            f"{name} is a frame of version {version}; this semcast reads versions {VERSION} and {LADDER_VERSION}, "
+            f"{name} is a frame of version {version}; this semcast reads versions {VERSION} to {max(HEADS)}, "
             "so send it again"
         )
     head, start = HEADS[version], HEADS[version].size + CRC.size
@@ -131,7 +128,10 @@ def parse(data: bytes, name: str) -> tuple[Header, np.ndarray | bytes | Received
         raise InputError(f"{name} has a damaged header (CRC mismatch); fetch it again")
     _, _, kind, reserved, packed, k, h_count, noise_count, payload_crc = head.unpack_from(data)
     header = unpack(packed, name)
-    schemes = {0: (0,), 1: range(len(mcs.TABLE) + 1), 2: (*range(1, len(mcs.TABLE) + 1), NO_CHANNEL)}
+    coded = range(1, len(mcs.TABLE) + 1)
+    schemes = {0: (0,), 1: range(len(mcs.TABLE) + 1), 2: (*coded, NO_CHANNEL)}
+    if header.packet_uses:
+        schemes = {0: coded, 1: coded}
     rules = [
         ("kind", kind, kind in schemes),
         ("reserved", reserved, reserved == 0),
@@ -166,9 +166,11 @@ def parse(data: bytes, name: str) -> tuple[Header, np.ndarray | bytes | Received
     y, h, noise_var = (part[None] for part in (y, h, noise_var))
     if kind:
         return header, Received(y, h, noise_var)
-    power = np.mean(np.abs(y) ** 2)
-    if abs(power - 1) > POWER_TOLERANCE:
-        raise InputError(f"{name} was not sent with unit power (mean |x|^2 = {power:.4g})")
+    analog = y[:, : k - header.packet_uses]
+    for part, tolerance in ((analog, POWER_TOLERANCE), (y[:, analog.shape[1] :], PACKET_POWER_TOLERANCE)):
+        power = np.mean(np.abs(part) ** 2) if part.size else 1.0
+        if abs(power - 1) > tolerance:
+            raise InputError(f"{name} was not sent with unit power (mean |x|^2 = {power:.4g})")
     return check_id(header, y, name), y
 
 

@@ -1,8 +1,9 @@
 """Side information: what a receiver needs beside the symbols, every bit of it counted, and the arithmetic of shapes.
 
 What is sent is a stream of 24 rungs, strongest first, of which a transmission holds any run: 8 of Z, the base, and 8 each
-of two enhancement layers. Every prefix of the stream is a picture. On the air a header is 12 bytes for the whole base,
-and 13 for another run (`pack`, `unpack`); PROTOCOL.md explains each field.
+of two enhancement layers. Every prefix of the stream is a picture. Instead of the layers, a packet may follow the base
+(mode mixed). On the air a header is 12 bytes for the whole base, 13 for another run of rungs, and 14 for a base and a
+packet (`pack`, `unpack`); PROTOCOL.md explains each field.
 """
 
 import binascii
@@ -18,7 +19,8 @@ from .errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION, LADDER_VERSION = 4, 5  # of the protocol and the frame file: the whole base, or another run of rungs
+# Of the protocol and the frame file: the whole base, another run of rungs, or the base and a packet.
+VERSION, LADDER_VERSION, MIXED_VERSION = 4, 5, 6
 LAYER_RUNGS = LATENT_CHANNELS // 2  # of one layer: two channels of it form the symbols of a rung
 ENHANCEMENT_STRIDES = 16, 8  # pixels of the padded picture per position of the layers above the base
 RUNGS = LAYER_RUNGS * (1 + len(ENHANCEMENT_STRIDES))
@@ -28,6 +30,7 @@ SIDE_MIN, SIDE_MAX = 64, 8192  # pixels
 FACTOR_UNIT = 128  # `factor` travels as a whole number of 1/128
 FACTOR_MIN, FACTOR_MAX = 0.5, 1.0
 SEED_MAX = 2**32 - 1
+PACKET_UNIT, PACKET_USES_MAX = 32, 32 * 0xFFFF  # complex symbols of a packet behind the base: a multiple, and the most
 
 HEADER_BITS = {  # in the order of the bits on the air
     "version": 4,
@@ -52,9 +55,21 @@ LADDER_BITS = {  # of `LADDER_VERSION`, which is always analog
     "transmission_id": 10,
     "header_crc": 16,
 }
-LAYOUTS = {VERSION: HEADER_BITS, LADDER_VERSION: LADDER_BITS}
+MIXED_BITS = {  # of `MIXED_VERSION`; `scheme` is that of the packet
+    "version": 4,
+    "encoder_id": 16,
+    "height": 13,
+    "width": 13,
+    "factor": 7,
+    "scheme": 5,
+    "gain": 15,
+    "packet_uses": 16,  # in units of 32
+    "transmission_id": 7,
+    "header_crc": 16,
+}
+LAYOUTS = {VERSION: HEADER_BITS, LADDER_VERSION: LADDER_BITS, MIXED_VERSION: MIXED_BITS}
 SIDE_BITS = sum(HEADER_BITS.values())  # of a whole base
-HEADER_BYTES, LADDER_BYTES = (sum(bits.values()) // 8 for bits in LAYOUTS.values())
+HEADER_BYTES, LADDER_BYTES, MIXED_BYTES = LENGTHS = [sum(bits.values()) // 8 for bits in LAYOUTS.values()]
 CRC_BYTES = HEADER_BITS["header_crc"] // 8
 
 
@@ -71,6 +86,7 @@ class Header:
     transmission_id: int = 0  # 7 or 10 bits that depend on the above and on what is sent (`stamp`)
     first_rung: int = BASE[0]
     last_rung: int = BASE[1]
+    packet_uses: int = 0  # symbols of a packet behind the base, a multiple of 32; then `scheme` is its own
 
     @property
     def rungs(self) -> tuple[int, int]:
@@ -85,7 +101,13 @@ class Header:
     @property
     def layout(self) -> dict[str, int]:
         """Names and lengths of the header's fields on the air."""
-        return HEADER_BITS if self.rungs == BASE else LADDER_BITS
+        return LAYOUTS[self.version]
+
+    @property
+    def version(self) -> int:
+        if self.packet_uses:
+            return MIXED_VERSION
+        return VERSION if self.rungs == BASE else LADDER_VERSION
 
     @property
     def side_bits(self) -> int:
@@ -116,12 +138,12 @@ class Header:
 
     @property
     def mode(self) -> str:
-        return "digital" if self.scheme else "analog"
+        return "mixed" if self.packet_uses else "digital" if self.scheme else "analog"
 
     @property
     def channel_uses(self) -> int:
         """Complex symbols of the payload, k; for the whole base 16 hz wz / 2."""
-        return sum(self.rung_uses[self.first_rung - 1 : self.last_rung])
+        return sum(self.rung_uses[self.first_rung - 1 : self.last_rung]) + self.packet_uses
 
 
 class Transmission(NamedTuple):
@@ -164,19 +186,20 @@ def stamp(header: Header, content: "np.ndarray | bytes") -> Header:
     """The header with the id of what is sent: the whole base x [1, k] whatever the rungs, or the payload of a packet.
 
     The id is the low bits of the CRC-32 of the packed header of the whole base, its id 0, and of what is sent. So all
-    transmissions of a picture's rungs have the same low 7 bits.
+    transmissions of a picture's rungs, and of its base with a packet, have the same low 7 bits.
     """
     data = content if isinstance(content, bytes) else content.astype("<c8").tobytes()
-    base = replace(header, transmission_id=0, first_rung=BASE[0], last_rung=BASE[1])
+    base = replace(header, transmission_id=0, first_rung=BASE[0], last_rung=BASE[1], packet_uses=0)
+    base = replace(base, scheme=0) if header.packet_uses else base
     crc = zlib.crc32(data, zlib.crc32(pack(base)))
     return replace(header, transmission_id=crc % 2 ** header.layout["transmission_id"])
 
 
 def pack(header: Header) -> bytes:
-    """The 12 or 13 bytes of a header on the air: the fields as in `Header.layout`, highest bits first, then a CRC-16."""
+    """The 12 to 14 bytes of a header on the air: the fields as in `Header.layout`, highest bits first, then a CRC-16."""
     layout = header.layout
     fields = {
-        "version": VERSION if layout is HEADER_BITS else LADDER_VERSION,
+        "version": header.version,
         "encoder_id": header.encoder_id,
         "height": header.height - 1,
         "width": header.width - 1,
@@ -185,6 +208,7 @@ def pack(header: Header) -> bytes:
         "first_rung": header.first_rung - 1,
         "last_rung": header.last_rung - 1,
         "gain": int.from_bytes(struct.pack(">e", header.gain), "big"),
+        "packet_uses": header.packet_uses // PACKET_UNIT,
         "transmission_id": header.transmission_id,
     }
     return pack_bits(fields, layout)
@@ -194,9 +218,9 @@ def unpack(data: bytes, name: str = "what arrived") -> Header:
     """Invert `pack`; `name` is for error messages.
 
     Raises:
-        InputError: the 12 or 13 bytes are damaged, of another version, or say something impossible.
+        InputError: the 12 to 14 bytes are damaged, of another version, or say something impossible.
     """
-    layout = LADDER_BITS if len(data) == LADDER_BYTES else HEADER_BITS
+    layout = dict(zip(LENGTHS, LAYOUTS.values())).get(len(data), HEADER_BITS)
     fields = unpack_bits(data, layout)
     if fields is None:
         raise InputError(f"{name} has a damaged header (CRC mismatch); fetch it again")
@@ -210,6 +234,7 @@ def unpack(data: bytes, name: str = "what arrived") -> Header:
         transmission_id=fields["transmission_id"],
         first_rung=fields.get("first_rung", BASE[0] - 1) + 1,
         last_rung=fields.get("last_rung", BASE[1] - 1) + 1,
+        packet_uses=PACKET_UNIT * fields.get("packet_uses", 0),
     )
     rules = [
         ("version", fields["version"], LAYOUTS.get(fields["version"]) is layout),
@@ -218,7 +243,8 @@ def unpack(data: bytes, name: str = "what arrived") -> Header:
         ("factor", header.factor, header.factor <= FACTOR_MAX),
         ("gain", header.gain, math.isfinite(header.gain) and header.gain > 0),
         ("last_rung", header.last_rung, header.first_rung <= header.last_rung <= RUNGS),
-        ("first_rung", header.first_rung, layout is HEADER_BITS or header.rungs != BASE),
+        ("first_rung", header.first_rung, layout is not LADDER_BITS or header.rungs != BASE),
+        ("packet_uses", header.packet_uses, layout is not MIXED_BITS or header.packet_uses > 0),
     ]
     refuse_impossible(rules, name)
     return header

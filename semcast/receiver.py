@@ -12,10 +12,11 @@ from .cascade.engine import Engine
 from .channels.base import Received
 from .errors import InputError
 from .header import BASE, Header, Transmission
-from .images import encode, to_pixels
+from .images import encode, to_image, to_pixels
 from .modulation.analog import Estimate
+from .modulation.mixed import Draft
 from .randomness import draw_noise
-from .transmitter import check_rungs
+from .transmitter import check_rungs, pad
 
 
 class Reconstruction(NamedTuple):
@@ -50,6 +51,7 @@ def receive(
     generators: Sequence[Generator],
     steps: int | None = None,
     progress: Callable[[int], None] | None = None,
+    draft: Draft | None = None,
 ) -> np.ndarray:
     """What a modem made of receptions -> images [B, 3, H, W] in [0, 1].
 
@@ -59,6 +61,7 @@ def receive(
         generators: one a row, for the diffusion noise.
         steps: of the sampler, default the model's.
         progress: called with the number of finished steps.
+        draft: the picture of a packet behind the base, which stands for the layers above Z; of one row.
     """
     size = header.padded[0] // 4, header.padded[1] // 4
     start = draw_noise(
@@ -70,7 +73,11 @@ def receive(
         latent = sample(denoiser, start, steps or engine.config.steps, generators, progress=progress)
     image = engine.decode(latent)
     image = np.clip(image, 0, 1, out=image)  # in place, for large pictures
-    if any((layer.noise < 1).any() for layer in layers[1:]):
+    if draft is not None:
+        picture = pad(to_image(draft.pixels), header.padded)
+        image = engine.restore(image, picture, draft.bits / (header.height * header.width))
+        image = np.clip(image, 0, 1, out=image)
+    elif any((layer.noise < 1).any() for layer in layers[1:]):
         image = engine.enhance(image, [np.concatenate(layer, axis=1) for layer in every_layer(layers, header)[1:]])
         image = np.clip(image, 0, 1, out=image)
     return image[..., : header.height, : header.width]

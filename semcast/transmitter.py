@@ -12,33 +12,56 @@ from .arrays import Array, array_namespace
 from .cascade.config import ModelConfig
 from .cascade.engine import Engine
 from .errors import InputError
-from .header import BASE, LAYER_RUNGS, RUNGS, Header, check_sides, encoder_sides, round_factor
+from .header import (
+    BASE,
+    LAYER_RUNGS,
+    PACKET_UNIT,
+    PACKET_USES_MAX,
+    RUNGS,
+    Header,
+    check_sides,
+    encoder_sides,
+    round_factor,
+)
 
 
 def transmit(
-    image: np.ndarray, engine: Engine, factor: float, rungs: tuple[int, int] = BASE
+    image: np.ndarray, engine: Engine, factor: float, rungs: tuple[int, int] = BASE, packet_uses: int = 0
 ) -> tuple[list[np.ndarray], Header]:
     """Encode one picture [1, 3, H, W] in [0, 1] -> (its layers, its header, whose gain the modem will set).
 
-    The layers are Z [1, 16, hz, wz], and if the rungs reach them those above it (`Header.layer_shapes`).
+    The layers are Z [1, 16, hz, wz], and if the rungs reach them those above it (`Header.layer_shapes`); where a packet
+    follows the base, the picture itself comes second.
 
     Args:
         factor: encoder input side / padded side.
         rungs: the first and the last one to be sent.
+        packet_uses: channel uses of a packet behind the base.
 
     Raises:
-        InputError: a side outside 64 .. 8192, a factor outside 0.5 .. 1, or rungs that there are not.
+        InputError: a side outside 64 .. 8192, a factor outside 0.5 .. 1, rungs that there are not, or a packet that the
+            model cannot use.
     """
     height, width = image.shape[-2:]
     check_sides(height, width)
     check_rungs(rungs, engine.config)
+    check_packet(packet_uses, rungs, engine.config)
     header = Header(
-        engine.encoder_id, height, width, round_factor(factor), 1.0, first_rung=rungs[0], last_rung=rungs[1]
+        encoder_id=engine.encoder_id,
+        height=height,
+        width=width,
+        factor=round_factor(factor),
+        gain=1.0,
+        first_rung=rungs[0],
+        last_rung=rungs[1],
+        packet_uses=packet_uses,
     )
     padded = pad(np.asarray(image), header.padded)
     layers = [encode(padded, engine.encode, header.factor)]
     if rungs[1] > LAYER_RUNGS:
         layers += map(unit_power, engine.encode_layers(padded))
+    if packet_uses:
+        layers.append(np.asarray(image))
     return layers, header
 
 
@@ -54,6 +77,20 @@ def check_rungs(rungs: tuple[int, int], config: ModelConfig) -> None:
         raise InputError(f"there is no run of rungs {first} to {last}: model {config.name!r} has 1 to {top}")
     if rungs != BASE and not config.noise_aware:
         raise InputError(f"model {config.name!r} needs all of its latent; send rungs {BASE[0]} to {BASE[1]}")
+
+
+def check_packet(packet_uses: int, rungs: tuple[int, int], config: ModelConfig) -> None:
+    """Refuse a packet that cannot be sent behind the base, or that the receiver has no network for."""
+    if not packet_uses:
+        return
+    if not config.restorer.exists:
+        raise InputError(f"model {config.name!r} has no network for packets behind the base; send analog or digital")
+    if rungs != BASE:
+        raise InputError("a packet follows the whole base; --mode mixed has no --rungs")
+    if packet_uses % PACKET_UNIT or not PACKET_UNIT <= packet_uses <= PACKET_USES_MAX:
+        raise InputError(
+            f"a packet of {packet_uses} channel uses; it must be a multiple of {PACKET_UNIT} and at most {PACKET_USES_MAX}"
+        )
 
 
 def unit_power(layer: Array) -> Array:

@@ -258,8 +258,8 @@ def test_impossible_field_is_refused_by_name_even_with_right_checksums(name, bla
 
 
 def test_version_is_checked_before_anything_that_depends_on_it(frame):
-    for version in (3, 6):
-        message = f"x.sem is a frame of version {version}; this semcast reads versions 4 and 5, so send it again"
+    for version in (3, 7):
+        message = f"x.sem is a frame of version {version}; this semcast reads versions 4 to 6, so send it again"
         assert refusal(edited(frame, version=version) + b"more") == message
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from semcast.errors import InputError
-from semcast.header import HEADER_BITS, LADDER_BITS, SIDE_BITS, Header, pack, stamp, unpack
+from semcast.header import HEADER_BITS, LADDER_BITS, MIXED_BITS, SIDE_BITS, Header, pack, stamp, unpack
 
 PROTOCOL = (Path(__file__).parents[1] / "PROTOCOL.md").read_text()
 HEADER = Header(encoder_id=0xBEEF, height=100, width=190, factor=0.75, gain=1.25, scheme=4, transmission_id=93)
@@ -68,9 +68,22 @@ def refused(data: bytes) -> str:
 def test_a_header_is_the_96_bits_that_are_counted():
     assert pack(HEADER) == stored() and 8 * len(pack(HEADER)) == SIDE_BITS == sum(HEADER_BITS.values()) == 96
     assert unpack(stored()) == HEADER
-    rungs = {"first_rung", "last_rung"}
-    assert HEADER_BITS.keys() | rungs == {field.name for field in fields(Header)} | {"version", "header_crc"}
+    rungs, packet = {"first_rung", "last_rung"}, {"packet_uses"}
+    assert HEADER_BITS.keys() | rungs | packet == {field.name for field in fields(Header)} | {"version", "header_crc"}
     assert LADDER_BITS.keys() == (HEADER_BITS.keys() | rungs) - {"scheme"} and HEADER.side_bits == 96
+    assert MIXED_BITS.keys() == HEADER_BITS.keys() | packet
+
+
+def test_a_header_of_a_base_and_a_packet_has_112_bits():
+    header = replace(HEADER, packet_uses=32 * 220)
+    numbers = {"version": 6, "encoder_id": 0xBEEF, "height": 99, "width": 189, "factor": 32, "scheme": HEADER.scheme}
+    numbers |= {"gain": 0b0_01111_0100000000, "packet_uses": 220, "transmission_id": HEADER.transmission_id}
+    bits = "".join(f"{value:0{MIXED_BITS[name]}b}" for name, value in numbers.items())
+    assert pack(header) == with_crc(bits) and 8 * len(pack(header)) == header.side_bits == 112
+    assert unpack(pack(header)) == header and header.mode == "mixed"
+    assert header.channel_uses == HEADER.channel_uses + 7040
+    none = with_crc("".join(f"{value:0{MIXED_BITS[name]}b}" for name, value in (numbers | {"packet_uses": 0}).items()))
+    assert refused(none) == "x has an impossible header: packet_uses = 0"
 
 
 def test_a_header_of_other_rungs_has_104_bits_and_no_scheme():

@@ -12,7 +12,6 @@ from tiny import photo, tiny_cascade
 
 from semcast import Link, load_model
 from semcast.cascade.checkpoint import save_model
-from semcast.cascade.tiles import enhancement_reach
 from semcast.errors import InputError
 from semcast.frame import noiseless, parse, read_frame, write_frame
 from semcast.header import RUNGS, Header
@@ -55,7 +54,7 @@ def test_both_engines_compute_the_same_layers_and_pictures(folder, link):
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
 def test_large_pictures_are_enhanced_in_tiles_without_seams(engine, folder, monkeypatch):
     e, rng = load_model(folder, engine=engine), np.random.default_rng(1)
-    assert enhancement_reach(ENHANCEMENT) <= 128
+    assert ENHANCEMENT.reach <= 128
     x = rng.random((1, 3, 448, 384), np.float32)
     known = [rng.random((1, 32, 448 // s, 384 // s), np.float32) for s in (16, 8)]
     picture, layers = e.enhance(x, known), e.encode_layers(x)
@@ -63,7 +62,7 @@ def test_large_pictures_are_enhanced_in_tiles_without_seams(engine, folder, monk
         patch.setattr("semcast.cascade.tiles.ENHANCEMENT_TILE", 128)
         assert np.abs(e.enhance(x, known) - picture).max() < 1e-5 < picture.std()
         assert all(np.abs(a - b).max() < 1e-5 for a, b in zip(e.encode_layers(x), layers))
-        patch.setattr("semcast.cascade.tiles.enhancement_reach", lambda config: 0)
+        patch.setattr("semcast.cascade.config.EnhancementConfig.reach", 0)
         assert np.abs(e.enhance(x, known) - picture).max() > 1e-3  # such tiles do need their surroundings
 
 

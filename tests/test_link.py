@@ -21,7 +21,7 @@ from semcast.cascade.torch_engine import TorchEngine
 from semcast.channels.base import Received
 from semcast.channels.noise import awgn
 from semcast.frame import noiseless, write_frame
-from semcast.header import HEADER_BITS, LADDER_BITS, SIDE_BITS, Header, bandwidth_ratio
+from semcast.header import HEADER_BITS, LADDER_BITS, MIXED_BITS, SIDE_BITS, Header, bandwidth_ratio
 from semcast.images import to_image, to_pixels
 from semcast.modulation.analog import demodulate, modulate, unflatten
 from semcast.randomness import stream
@@ -112,7 +112,7 @@ def test_bandwidth_ratio():
 
 def test_side_bits_are_the_sum_of_their_table_and_few():
     assert SIDE_BITS == sum(HEADER_BITS.values()) <= 96
-    assert HEADER_BITS.keys() | LADDER_BITS.keys() >= {field.name for field in fields(Header)}
+    assert HEADER_BITS.keys() | LADDER_BITS.keys() | MIXED_BITS.keys() >= {field.name for field in fields(Header)}
 
 
 @pytest.mark.parametrize("columns", [1, 120], ids=["h per image", "h per symbol"])

@@ -60,7 +60,7 @@ def make_frames(zoo: Path) -> None:
     data = (zoo / "y.sem").read_bytes()
     flipped, newer = bytearray(data), bytearray(data)
     flipped[-1] ^= 1
-    newer[4] = 6
+    newer[4] = 7
     for name, content in (
         ("tail", data + b"\0"),
         ("head", data[:30]),
@@ -163,7 +163,7 @@ CASES = [  # command line, what the answer must contain
     (f"receive flipped.sem {RECEIVE}", "flipped.sem has damaged samples (CRC mismatch); fetch it again"),
     (
         f"receive newer.sem {RECEIVE}",
-        "newer.sem is a frame of version 6; this semcast reads versions 4 and 5, so send it again",
+        "newer.sem is a frame of version 7; this semcast reads versions 4 to 6, so send it again",
     ),
     (f"receive big.sem {RECEIVE}", f"bytes; the limit for a frame is {MAX_BYTES}"),
     (f"receive nothing {RECEIVE}", "nothing is a folder; name a frame"),

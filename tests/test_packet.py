@@ -14,7 +14,7 @@ from semcast import Link, load_model, read_image
 from semcast.cascade.torch_engine import TorchEngine
 from semcast.channels.base import Received
 from semcast.errors import InputError, Lost, brings
-from semcast.frame import START, parse, write_frame
+from semcast.frame import CRC, HEADS, parse, write_frame
 from semcast.header import SIDE_BITS, Header, Transmission, stamp
 from semcast.images import mean_colour, to_image
 from semcast.modulation import digital, packet
@@ -37,6 +37,7 @@ from semcast.modulation.packet import (
 SHAPE = (16, 12, 12)
 RNG = np.random.default_rng(0)
 BASIS = np.linalg.qr(RNG.normal(size=(16, 16)))[0]
+START = HEADS[4].size + CRC.size  # bytes of a frame before its packet
 
 
 def symbols(shape=SHAPE, seed: int = 0, dimensions: int = 5) -> np.ndarray:

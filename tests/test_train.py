@@ -25,7 +25,7 @@ from training_runs import (
 )
 
 from semcast.cascade.checkpoint import load_cascade
-from semcast.cascade.config import ENHANCEMENT, NETWORKS
+from semcast.cascade.config import ENHANCEMENT, NETWORKS, RESTORER
 from semcast.cascade.denoiser import denoise, prepare
 from semcast.cascade.model import Cascade
 from semcast.cascade.torch_engine import TorchEngine
@@ -43,7 +43,7 @@ from semcast.transmitter import encode
 
 def test_every_phase_has_a_loss_and_every_loss_a_phase():
     assert PHASES.keys() == phases.LOSSES.keys()
-    assert all(phase.learns and set(phase.learns) <= {*NETWORKS, ENHANCEMENT} for phase in PHASES.values())
+    assert all(phase.learns and set(phase.learns) <= {*NETWORKS, ENHANCEMENT, RESTORER} for phase in PHASES.values())
     assert {preset.phase for preset in PRESETS.values()} == PHASES.keys()
 
 
@@ -73,7 +73,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(phase, adversarial,
     assert log(parts) == expected  # with one row for step 2, which was done twice
     assert files(parts / "model") == files(whole / "model")
     assert files(parts / "last") == files(whole / "last")
-    frozen = {*NETWORKS, ENHANCEMENT} - set(PHASES[phase].learns)
+    frozen = {*NETWORKS, ENHANCEMENT, RESTORER} - set(PHASES[phase].learns)
     model, before = load_cascade(parts / "model").state_dict(), with_dropout().state_dict()
     same = {k for k, v in before.items() if torch.equal(v, model[k])}
     assert {k for k in before if k.split(".")[0] in frozen} <= same  # frozen networks do not change
@@ -224,7 +224,7 @@ def test_the_learning_rate_rises_linearly_and_falls_like_half_a_cosine():
 def test_bad_settings_are_all_named_in_one_message():
     with pytest.raises(InputError, match="crop = 100, allowed: a multiple of 64; .*ema = 1.0, allowed: 0 to below 1"):
         config(crop=100, window=32, ema=1.0)
-    phases = "autoencoder or encoder or decode or joint or fewstep or denoise or enhancement"
+    phases = "autoencoder or encoder or decode or joint or fewstep or denoise or enhancement or restorer"
     with pytest.raises(InputError, match=f"^bad training settings: phase = 'both', allowed: {phases}$"):
         TrainConfig(phase="both", steps=1, lr=1e-3)
 

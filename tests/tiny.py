@@ -6,7 +6,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from semcast.cascade.config import EncoderConfig, EnhancementConfig, ModelConfig, StageAConfig, small_config
+from semcast.cascade.config import (
+    EncoderConfig,
+    EnhancementConfig,
+    ModelConfig,
+    RestorerConfig,
+    StageAConfig,
+    small_config,
+)
 from semcast.cascade.model import Cascade
 
 
@@ -42,6 +49,9 @@ TINY_ENHANCEMENT = EnhancementConfig(
     decoder_blocks=(1, 1, 1, 1),
     base_blocks=(1, 1),
 )
+
+
+TINY_RESTORER = RestorerConfig(width=8, blocks=1)
 
 
 def tiny_cascade(seed: int = 0, **changes) -> Cascade:

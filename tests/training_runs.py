@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import TINY_ENHANCEMENT, tiny_cascade, tiny_config
+from tiny import TINY_ENHANCEMENT, TINY_RESTORER, tiny_cascade, tiny_config
 
 from semcast import randomness
 from semcast.cascade.model import Cascade
@@ -66,7 +66,8 @@ def interrupt(losses):
 
 def with_dropout():
     """The tiny model with every network, and with dropout, which draws from torch's global generator."""
-    return tiny(stage_b=replace(tiny_config().stage_b, dropout=(0.1,) * 4), enhancement=TINY_ENHANCEMENT)
+    stage_b = replace(tiny_config().stage_b, dropout=(0.1,) * 4)
+    return tiny(stage_b=stage_b, enhancement=TINY_ENHANCEMENT, restorer=TINY_RESTORER)
 
 
 def log(run) -> list[dict]:

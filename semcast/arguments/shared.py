@@ -39,9 +39,10 @@ def add_channel(p: ArgumentParser) -> None:
 def add_mode(p: ArgumentParser) -> None:
     p.add_argument(
         "--mode",
-        choices=("analog", "digital"),
+        choices=("analog", "digital", "mixed"),
         default="analog",
-        help="symbols as they are, or as coded bits; default: analog",
+        help="symbols as they are, coded bits, or the base as symbols and then, for all of --uses, the picture itself as "
+        "coded bits for --snr; default: analog",
     )
 
 

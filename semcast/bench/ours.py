@@ -7,13 +7,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import features
 
-from ..cascade.config import ENHANCEMENT, load_config
+from ..cascade.config import ENHANCEMENT, RESTORER, load_config
 from ..cascade.engine import Engine, load_model
 from ..cascade.models import find_model
 from ..channels.base import Received, ones
 from ..errors import InputError, Lost
-from ..header import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, Header, pack, unpack
+from ..header import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, PACKET_UNIT, Header, pack, unpack
 from ..images import to_image, to_pixels
 from ..link import Link
 from ..modulation.ladder import rungs_within
@@ -110,6 +111,25 @@ def semcast_ladder(model: str, device: str) -> System:
     return System(about, send, receive, version=lambda: f"{model_version(model)}, {enhancement_version(model)}")
 
 
+def semcast_mixed(model: str, device: str) -> System:
+    send = partial(send_mixed, model=model, device=device)
+    receive = partial(receive_semcast, model=model, device=device, steps=None)
+    about = "semcast, the base as analog symbols and the picture as a packet behind it"
+    version = lambda: (
+        f"{model_version(model)}, restorer {file_version(model, RESTORER)}, libavif {features.version('avif')}"
+    )
+    return System(about, send, receive, digital=True, needs=("sionna",), version=version)
+
+
+def send_mixed(pixels: np.ndarray, uses: int, snr_db: float, model: str, device: str) -> tuple[np.ndarray, Side]:
+    """The base alone where the uses are too few for a packet."""
+    link = load_link(model, device, True, "mixed")
+    base = Header(0, *sides_of(pixels), link.engine.config.factor, 1.0).channel_uses
+    packet = max(uses - base, 0) // PACKET_UNIT * PACKET_UNIT
+    sent = link.send(to_image(pixels), snr_db, packet=packet)
+    return on_air(sent), header_side(sent.header)
+
+
 def send_ladder(pixels: np.ndarray, uses: int, snr_db: float, model: str, device: str) -> tuple[np.ndarray, Side]:
     link = load_link(model, device, True, "analog")
     config = link.engine.config
@@ -118,12 +138,15 @@ def send_ladder(pixels: np.ndarray, uses: int, snr_db: float, model: str, device
     return on_air(sent), header_side(sent.header)
 
 
-@functools.cache
 def enhancement_version(model: str) -> str:
     """Hash of the layers above Z, which `model_version` need not know of."""
-    path = model_folder(model) / f"{ENHANCEMENT}.safetensors"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else "none"
-    return f"layers {digest}"
+    return f"layers {file_version(model, ENHANCEMENT)}"
+
+
+@functools.cache
+def file_version(model: str, network: str) -> str:
+    path = model_folder(model) / f"{network}.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else "none"
 
 
 def semcast_told_less(model: str, device: str, told: str) -> System:

@@ -27,6 +27,7 @@ def receive_nothing(received: Received, side: Side) -> None:
 MODELS = {  # systems that run with any model: "semcast@MODEL_NAME_OR_DIR"
     "semcast": ours.semcast,
     "semcast-ladder": ours.semcast_ladder,
+    "semcast-mixed": ours.semcast_mixed,
     "semcast-10steps": partial(ours.semcast, steps=10),
     "semcast-4steps": partial(ours.semcast, steps=4),
     "semcast-2steps": partial(ours.semcast, steps=2),

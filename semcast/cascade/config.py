@@ -13,7 +13,7 @@ from ..files import write_text
 
 ENGINES = ("auto", "onnx", "torch")  # what may run the networks
 NETWORKS = ("encoder", "stage_b", "stage_a")  # each has one file in a model folder
-ENHANCEMENT = "enhancement"  # a fourth, of models that send more than Z
+ENHANCEMENT, RESTORER = "enhancement", "restorer"  # two more, of models that send more than Z
 COUNT_MAX = 100  # of blocks and repeats; a config.json that asks for more is refused
 STRIDE = 32  # input pixels of the encoder per position of Z, along each side
 LATENT_CHANNELS = 16  # channels of Z
@@ -88,6 +88,31 @@ class EnhancementConfig:
     def exists(self) -> bool:
         return bool(self.encoder)
 
+    @property
+    def reach(self) -> int:
+        """How many pixels away a pixel can matter: a block reaches one position of its maps, the last layer two pixels."""
+        e, d, b = self.encoder_blocks, self.decoder_blocks, self.base_blocks
+        encoder = 4 * e[0] + 8 * e[1] + 16 * e[2]
+        decoder = 4 * b[0] + 8 * b[1] + 16 * d[3] + 8 * d[2] + 4 * d[1] + 2 * d[0] + 4
+        return max(encoder, decoder) + 16  # and the cells of the coarsest maps
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestorerConfig:
+    """Of the network behind a packet's picture. Without a width there is none, and the model takes no such packets."""
+
+    width: int = 0  # at stride 4
+    blocks: int = 0
+
+    @property
+    def exists(self) -> bool:
+        return bool(self.width)
+
+    @property
+    def reach(self) -> int:
+        """As `EnhancementConfig.reach`."""
+        return 4 * (self.blocks + 1)
+
 
 SMALL_ENHANCEMENT = EnhancementConfig(
     encoder=(48, 96, 128),
@@ -96,6 +121,7 @@ SMALL_ENHANCEMENT = EnhancementConfig(
     decoder_blocks=(1, 4, 4, 3),
     base_blocks=(1, 1),
 )
+SMALL_RESTORER = RestorerConfig(width=64, blocks=4)
 OFFICIAL_ENCODER = EncoderConfig()
 OFFICIAL_STAGE_A = StageAConfig()
 STAGE_B_LITE = StageBConfig()
@@ -125,11 +151,13 @@ class ModelConfig:
     stage_a: StageAConfig = field(default_factory=StageAConfig)
     stage_b: StageBConfig = field(default_factory=StageBConfig)
     enhancement: EnhancementConfig = field(default_factory=EnhancementConfig)
+    restorer: RestorerConfig = field(default_factory=RestorerConfig)
 
     @property
     def networks(self) -> tuple[str, ...]:
         """The networks of this model, each of which has one file."""
-        return (*NETWORKS, ENHANCEMENT) if self.enhancement.exists else NETWORKS
+        more = (ENHANCEMENT,) * self.enhancement.exists + (RESTORER,) * self.restorer.exists
+        return NETWORKS + more
 
 
 def small_config() -> ModelConfig:
@@ -207,6 +235,7 @@ def load_config(folder: Path) -> ModelConfig:
         ("stage_a", 1 <= config.stage_a.bottleneck_blocks <= COUNT_MAX),
         ("stage_b", max((*b.down_blocks, *b.up_blocks, *b.up_repeats, b.code_unfold), default=0) <= COUNT_MAX),
         ("enhancement", max((*e.encoder_blocks, *e.decoder_blocks, *e.base_blocks), default=0) <= COUNT_MAX),
+        ("restorer", config.restorer.blocks <= COUNT_MAX),
         ("encoder", max((stage[-1] for stage in config.encoder.stages), default=0) <= COUNT_MAX),
     ]
     if bad := [f"{name} = {getattr(config, name)!r}" for name, fine in rules if not fine]:

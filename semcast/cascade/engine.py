@@ -62,6 +62,10 @@ class Engine(Protocol):
         """base picture [B, 3, H, W] and, of each layer, estimate and noise [B, 32, h, w] -> a better picture."""
         ...
 
+    def restore(self, base: np.ndarray, draft: np.ndarray, bits_per_pixel: float) -> np.ndarray:
+        """base picture and that of a packet, [1, 3, H, W] each, and what the packet took -> a better picture."""
+        ...
+
 
 def load_model(
     name_or_folder: str | Path = "small",

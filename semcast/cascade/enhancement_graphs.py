@@ -1,8 +1,10 @@
-"""The enhancement network as ONNX graphs: the same arithmetic as enhancement.py, which tests compare."""
+"""Enhancement network and restorer as ONNX graphs: the same arithmetic as enhancement.py and restorer.py, which tests
+compare.
+"""
 
 import numpy as np
 
-from .config import ENHANCED_CHANNELS, EnhancementConfig
+from .config import ENHANCED_CHANNELS, EnhancementConfig, RestorerConfig
 from .graph import Graph
 from .networks import Tensors, affine, conv, first, gated_block, last
 
@@ -47,6 +49,21 @@ def enhancement_decoder(config: EnhancementConfig, tensors: Tensors, where: str)
     joined = 2 * ENHANCED_CHANNELS
     inputs = {"base": (1, 3, "height", "width"), "known_16": (1, joined, "h", "w"), "known_8": (1, joined, "h2", "w2")}
     return g.finish(inputs, "image", (1, 3, "height", "width"))
+
+
+def restorer(config: RestorerConfig, tensors: Tensors, where: str) -> Graph:
+    """base, draft [1, 3, H, W] and rate [1, 1, 1, 1] -> image [1, 3, H, W]."""
+    g, width = Graph("restorer", tensors, where), config.width
+    weight = g.take("pictures_in.weight", width, 96, 1, 1).reshape(width, 6, 16)
+    bias = g.take("pictures_in.bias", width) - weight.sum(axis=(1, 2)) / 2
+    x = last(g, g.op("SpaceToDepth", g.op("Concat", "base", "draft", axis=1), blocksize=4))
+    x = affine(g, x, weight.swapaxes(1, 2).reshape(width, 96), bias)
+    x = g.op("Add", x, last(g, conv(g, "rate", "rate_in", 1, width)))
+    x = blocks(g, x, "blocks", width, config.blocks)
+    x = g.op("DepthToSpace", conv(g, first(g, x), "out", width, 48), blocksize=4, mode="CRD")
+    g.op("Add", "draft", x)
+    picture = (1, 3, "height", "width")
+    return g.finish({"base": picture, "draft": picture, "rate": (1, 1, 1, 1)}, "image", picture)
 
 
 def unshuffled(g: Graph, x: str, key: str, width: int) -> str:

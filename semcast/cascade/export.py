@@ -5,7 +5,8 @@
     stage_b_step.onnx      x [1, 4, h, w], r [1], mapped, sca [1] -> output
     stage_a_decoder.onnx   latent [1, 4, h, w] -> image [1, 3, 4 h, 4 w]
 
-and, of a model with layers above Z, enhancement_encoder.onnx and enhancement_decoder.onnx (enhancement_graphs.py).
+and, of a model with layers above Z, enhancement_encoder.onnx and enhancement_decoder.onnx, and restorer.onnx of one that
+takes packets behind the base (enhancement_graphs.py).
 
 `denoiser.py` says what goes between them. semcast itself builds the same graphs in memory, from the model's own files.
 """
@@ -21,6 +22,7 @@ from ..files import make_folder, write_bytes
 from .config import ENHANCED_CHANNELS, ModelConfig, load_config
 from .onnx_engine import GRAPHS, PARTS, OnnxEngine, graphs_of, load_weights
 from .runtime import onnxruntime
+from .tiles import log_rate
 
 INLINE_MAX_BYTES = 1 << 30  # a file of protobuf holds 2 GiB; larger weights go into a second file
 SIDE = 128  # pixels of the picture that is tried
@@ -106,4 +108,7 @@ def tried(config: ModelConfig, engine) -> dict[str, tuple[dict[str, np.ndarray],
         cells = fine.reshape(1, -1, SIDE // 16, 2, SIDE // 16, 2).transpose(0, 3, 5, 1, 2, 4)  # 2x2 places, channels
         expected = np.concatenate([cells.reshape(1, -1, *middle.shape[-2:]), middle], axis=1)
         given["enhancement_encoder"] = {"image": image}, expected
+    if config.restorer.exists:
+        inputs = {"base": image, "draft": image[..., ::-1], "rate": log_rate(0.1)}
+        given["restorer"] = inputs, engine.restore(image, image[..., ::-1], 0.1)
     return given

@@ -6,12 +6,13 @@ from torch import Tensor, nn
 from .config import ModelConfig
 from .encoder import Encoder
 from .enhancement import Enhancement
+from .restorer import Restorer
 from .stage_a import StageA
 from .stage_b import StageB
 
 
 class Cascade(nn.Module):
-    """Encoder, Stage B and Stage A of one model, and the enhancement network if it has one."""
+    """Encoder, Stage B and Stage A of one model, and enhancement network and restorer if it has them."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -21,6 +22,8 @@ class Cascade(nn.Module):
         self.stage_b = StageB(config.stage_b)
         if config.enhancement.exists:
             self.enhancement = Enhancement(config.enhancement)
+        if config.restorer.exists:
+            self.restorer = Restorer(config.restorer)
         self.device = torch.device("cpu")  # on which the networks run
 
     def place(self, device: str, low_memory: bool = False) -> "Cascade":

@@ -12,13 +12,13 @@ import numpy as np
 from ..errors import InputError
 from ..files import load_arrays
 from . import networks
-from .config import ENHANCED_CHANNELS, ENHANCEMENT, NETWORKS, PATCH, ModelConfig, load_config
+from .config import ENHANCED_CHANNELS, ENHANCEMENT, NETWORKS, PATCH, RESTORER, ModelConfig, load_config
 from .eight_bit import expanded
-from .enhancement_graphs import enhancement_decoder, enhancement_encoder
+from .enhancement_graphs import enhancement_decoder, enhancement_encoder, restorer
 from .fingerprint import encoder_id
 from .graph import Graph
 from .runtime import onnxruntime
-from .tiles import enhanced_in_tiles, in_tiles
+from .tiles import enhanced_in_tiles, in_tiles, log_rate
 
 GRAPHS = {  # the graphs, and the network of each
     "encoder": networks.encoder,
@@ -27,8 +27,9 @@ GRAPHS = {  # the graphs, and the network of each
     "stage_a_decoder": networks.stage_a_decoder,
     "enhancement_encoder": enhancement_encoder,
     "enhancement_decoder": enhancement_decoder,
+    "restorer": restorer,
 }
-PARTS = {name: next(part for part in (*NETWORKS, ENHANCEMENT) if name.startswith(part)) for name in GRAPHS}
+PARTS = {name: next(part for part in (*NETWORKS, ENHANCEMENT, RESTORER) if name.startswith(part)) for name in GRAPHS}
 LARGE = 256 * 256  # latent pixels: a picture of 1024x1024
 Run = Callable[[dict[str, np.ndarray]], np.ndarray]
 NOT_RUN = {  # tensors of a file that the link does not need
@@ -36,6 +37,7 @@ NOT_RUN = {  # tensors of a file that the link does not need
     "stage_b": (),
     "stage_a": ("in_block.", "down_blocks.", "vquantizer."),
     "enhancement": (),
+    "restorer": (),
 }
 
 
@@ -60,7 +62,7 @@ class OnnxEngine:
 
     def load(self, layers: bool = True) -> None:
         """ONNX Runtime prepares one network while Python builds the graphs of the next."""
-        parts = [part for part in self.config.networks if layers or part != ENHANCEMENT]
+        parts = [part for part in self.config.networks if layers or part in NETWORKS]
         with ThreadPoolExecutor(len(parts) + 1) as threads:
             known = threads.submit(lambda: self.encoder_id)
             for made in threads.map(self.prepare, parts):
@@ -109,6 +111,12 @@ class OnnxEngine:
         decode = lambda *parts: run(dict(zip(("base", "known_16", "known_8"), parts)))
         rows = [[part[i : i + 1] for part in (base, *known)] for i in range(len(base))]
         return joined([enhanced_in_tiles(decode, self.config.enhancement, row, 1, 3) for row in rows])
+
+    def restore(self, base: np.ndarray, draft: np.ndarray, bits_per_pixel: float) -> np.ndarray:
+        run = self.session("restorer")
+        rate = log_rate(bits_per_pixel)
+        restore = lambda *parts: run({"base": parts[0], "draft": parts[1], "rate": rate})
+        return enhanced_in_tiles(restore, self.config.restorer, [base, draft], 1, 3)
 
     def session(self, name: str, large: bool = False) -> Run:
         """A function that runs a graph: {input: array} -> its output.

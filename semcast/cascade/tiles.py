@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..arrays import Array, array_namespace
-from .config import EnhancementConfig, StageAConfig
+from .config import EnhancementConfig, RestorerConfig, StageAConfig
 
 TILE = 128  # side of a tile in latent pixels: 512 picture pixels
 
@@ -37,9 +37,13 @@ ENHANCEMENT_TILE = 1024  # pixels
 
 
 def enhanced_in_tiles(
-    run: Callable[..., np.ndarray], config: EnhancementConfig, inputs: Sequence[np.ndarray], stride: int, channels: int
+    run: Callable[..., np.ndarray],
+    config: EnhancementConfig | RestorerConfig,
+    inputs: Sequence[np.ndarray],
+    stride: int,
+    channels: int,
 ) -> np.ndarray:
-    """run(*inputs) -> [B, channels, H / stride, W / stride], by parts; for both halves of the enhancement network.
+    """run(*inputs) -> [B, channels, H / stride, W / stride], by parts; for the enhancement network and restorer.
 
     Args:
         inputs: [B, C, h, w] each; the first has a picture's sides H and W, multiples of 64.
@@ -47,7 +51,7 @@ def enhanced_in_tiles(
     height, width = inputs[0].shape[-2:]
     if max(height, width) <= ENHANCEMENT_TILE:
         return run(*inputs)
-    reach = -(-enhancement_reach(config) // 64) * 64
+    reach = -(-config.reach // 64) * 64
     strides = [width // part.shape[-1] for part in inputs]
     result = np.empty((len(inputs[0]), channels, height // stride, width // stride), np.float32)
     for top in range(0, height, ENHANCEMENT_TILE):
@@ -64,9 +68,6 @@ def enhanced_in_tiles(
     return result
 
 
-def enhancement_reach(config: EnhancementConfig) -> int:
-    """How many pixels away a pixel can matter: a block reaches one position of its maps, the last layer two pixels."""
-    e, d, b = config.encoder_blocks, config.decoder_blocks, config.base_blocks
-    encoder = 4 * e[0] + 8 * e[1] + 16 * e[2]
-    decoder = 4 * b[0] + 8 * b[1] + 16 * d[3] + 8 * d[2] + 4 * d[1] + 2 * d[0] + 4
-    return max(encoder, decoder) + 16  # and the cells of the coarsest maps
+def log_rate(bits_per_pixel: float) -> np.ndarray:
+    """As the restorer takes it, [1, 1, 1, 1]."""
+    return np.full((1, 1, 1, 1), np.log2(max(bits_per_pixel, 1e-4)), np.float32)

@@ -10,7 +10,7 @@ from .checkpoint import arrays
 from .device import visiting
 from .fingerprint import encoder_id
 from .model import Cascade
-from .tiles import enhanced_in_tiles
+from .tiles import enhanced_in_tiles, log_rate
 
 
 class TorchEngine:
@@ -69,6 +69,15 @@ class TorchEngine:
         )
         with visiting(enhancement, self.cascade.device):
             return enhanced_in_tiles(run, self.config.enhancement, [base, *known], 1, 3)
+
+    @torch.inference_mode()
+    def restore(self, base: np.ndarray, draft: np.ndarray, bits_per_pixel: float) -> np.ndarray:
+        restorer, rate = self.cascade.restorer, log_rate(bits_per_pixel)
+        run = lambda *parts: (
+            restorer(*(self.tensor(p).to(restorer.dtype) for p in (*parts, rate))).float().cpu().numpy()
+        )
+        with visiting(restorer, self.cascade.device):
+            return enhanced_in_tiles(run, self.config.restorer, [base, draft], 1, 3)
 
     def tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.cascade.device)

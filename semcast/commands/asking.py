@@ -57,7 +57,7 @@ def take_reply(args) -> Reply | None:
     """The reply that `send` is to follow, if there is one. Then --factor is what the reply says."""
     if args.reply is None:
         return None
-    if args.mode == "digital":
+    if args.mode != "analog":
         raise InputError(NO_PACKETS)
     if args.rungs or args.snr is not None:
         raise InputError(f"{'--rungs' if args.rungs else '--snr'} is what --reply says; leave one of them out")

@@ -31,7 +31,7 @@ def check_link(args) -> None:
     """What can be refused without importing torch: model, channel and packages that are not there."""
     find_model(args.model)
     find_channel(getattr(args, "channel", "awgn")).parse(getattr(args, "channel_option", []))
-    if args.mode == "digital" and args.command == "run":
+    if args.mode == "mixed" or (args.mode == "digital" and args.command == "run"):
         require("the LDPC code of a packet", "sionna")
 
 

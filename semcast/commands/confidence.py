@@ -36,7 +36,7 @@ def check_calibration(args, link: "Link", headers: "Sequence[Header]" = ()) -> N
     """What can be refused before a picture is made: packets, and a calibration for other weights."""
     if not args.confidence:
         return
-    if any(header.mode == "digital" for header in headers):
+    if any(header.mode != "analog" for header in headers):
         raise InputError("--confidence is calibrated for analog symbols; the errors of a packet's coding are others")
     from ..metrics.confidence import load_weights
 

@@ -46,8 +46,10 @@ def check_send(args) -> None:
         if given := [flag for flag, name in SENDING.items() if getattr(args, name) is not None]:
             raise InputError(f"{given[0]} is for signals; give --profile, --play or -o X with one of {SUFFIXES}")
         return check_output(args.output, [args.image], args.force)
-    if args.mode == "digital":
-        raise InputError("a packet is not sent by radio, whose modem carries analog symbols; leave out --mode digital")
+    if args.mode != "analog":
+        raise InputError(
+            f"a packet is not sent by radio, whose modem carries analog symbols; leave out --mode {args.mode}"
+        )
     if args.output:
         check_signal_output(args.output, [args.image], args.force)
     from ..signals.audio import RATE_HZ, check_rate

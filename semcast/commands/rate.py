@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..header import BASE, Header, round_factor
+from ..header import BASE, PACKET_UNIT, PACKET_USES_MAX, Header, round_factor
 from .common import notice
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ def check_rate(args) -> None:
     """What can be refused before any work."""
     if is_asked(args) and args.mode == "digital":
         raise InputError("a packet always holds the whole base; --bytes or --snr sets its size")
+    if args.mode == "mixed" and args.uses is None:
+        raise InputError("--mode mixed needs --uses N: what the base leaves of N channel uses is the packet's")
 
 
 def choose_rungs(args, link: "Link", image: "np.ndarray", snr_db: float | None) -> tuple[int, int]:
@@ -34,6 +36,8 @@ def choose_rungs(args, link: "Link", image: "np.ndarray", snr_db: float | None) 
     from ..transmitter import top_rung
 
     top = top_rung(link.engine.config)
+    if args.mode == "mixed":
+        return BASE
     if args.rungs:
         return args.rungs
     factor = round_factor(args.factor or link.engine.config.factor)
@@ -44,6 +48,20 @@ def choose_rungs(args, link: "Link", image: "np.ndarray", snr_db: float | None) 
         assert snr_db is not None
         return 1, least_rungs(args, link, image, snr_db, top)
     return BASE
+
+
+def choose_packet(args, link: "Link", image: "np.ndarray") -> int:
+    """The channel uses of the packet that follows the base of a picture [1, 3, H, W] in mode mixed; 0 in other modes."""
+    if args.mode != "mixed":
+        return 0
+    factor = round_factor(args.factor or link.engine.config.factor)
+    base = Header(link.engine.encoder_id, image.shape[-2], image.shape[-1], factor, 1.0).channel_uses
+    packet = min((args.uses - base) // PACKET_UNIT * PACKET_UNIT, PACKET_USES_MAX)
+    if packet <= 0:
+        raise InputError(
+            f"--uses {args.uses}: the base alone takes {base}; a packet takes {PACKET_UNIT} more at the least"
+        )
+    return packet
 
 
 def asked_uses(args, header: Header) -> int | None:

@@ -78,7 +78,7 @@ def known_header(given: str | None) -> bytes | None:
         data = bytes.fromhex(given)
     except ValueError:
         header, _ = read_frame(Path(given))
-        if header.mode == "digital":
+        if header.mode != "analog":
             raise InputError(f"{given} is a packet, which is not sent by radio") from None
         return to_air(header)
     if len(data) not in (HEADER_BYTES, profiles.HEADER_BYTES) or from_air(data) is None:
@@ -88,7 +88,7 @@ def known_header(given: str | None) -> bytes | None:
 
 def from_frame(path: Path) -> Heard:
     header, signal = read_frame(path)
-    if isinstance(signal, bytes) or header.mode == "digital":
+    if isinstance(signal, bytes) or header.mode != "analog":
         raise InputError(f"{path} holds a packet, which does not mix with recordings; receive it alone")
     received = signal if isinstance(signal, Received) else noiseless(signal)
     return Heard([Part(str(path), header, received)], [])

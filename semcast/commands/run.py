@@ -22,7 +22,7 @@ from .common import (
     progress_bar,
     stem_of,
 )
-from .rate import check_rate, choose_rungs, is_asked
+from .rate import check_rate, choose_packet, choose_rungs, is_asked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,6 +77,8 @@ def run(args) -> None:
             bad += 1
             continue
         show(row, args.json, sys.stderr if job.output == STDIO else sys.stdout)
+        if row["packet_arrived"] is False:
+            notice("the packet of %s was lost at %g dB; %s is the base's picture", job.image, job.snr_db, job.output)
         if row["lost"]:
             notice("%s was lost at %g dB; %s shows its mean colour", job.image, job.snr_db, job.output)
             lost += 1
@@ -152,7 +154,8 @@ def send_over(job: Job, image: "np.ndarray", link: "Link", lpips: dict, args) ->
 
     with progress_bar(args.steps or link.engine.config.steps, job.image.name, quiet=args.quiet) as tick:
         rungs = choose_rungs(args, link, image, job.snr_db)
-        result = link(image, job.snr_db, job.seed, args.factor, args.steps, tick, rungs)
+        packet = choose_packet(args, link, image)
+        result = link(image, job.snr_db, job.seed, args.factor, args.steps, tick, rungs, packet)
     if job.output != STDIO:
         make_folder(job.output.parent)
     with ThreadPoolExecutor(1) as beside:
@@ -183,9 +186,11 @@ def describe(result: "Reconstruction", link: "Link", job: Job, args, quality: di
         "bandwidth_ratio": bandwidth_ratio(uses, height, width),
         "element_ratio": 2 * bandwidth_ratio(uses, height, width),
         "rungs": list(sent.header.rungs) if sent else list(BASE),
+        "packet_uses": sent.header.packet_uses if sent else 0,
+        "packet_arrived": packet_arrived(result, link),
         "side_bits": (sent.header.side_bits if sent else SIDE_BITS) + modem.side_bits,
         "mode": link.mode,
-        "scheme": str(find_scheme(sent.header)) if sent and payload else None,
+        "scheme": str(find_scheme(sent.header)) if sent and sent.header.scheme else None,
         "payload_bytes": len(payload) if payload else None,
         "lost": result.lost,
         "channel": link.channel.name,
@@ -199,6 +204,15 @@ def describe(result: "Reconstruction", link: "Link", job: Job, args, quality: di
         "factor": round_factor(args.factor or link.engine.config.factor),
         "steps": args.steps or link.engine.config.steps,
     }
+
+
+def packet_arrived(result: "Reconstruction", link: "Link") -> bool | None:
+    """Of a packet behind the base; None where none was sent."""
+    from ..modulation.modems import draft
+
+    if not result.sent or result.received is None or not result.sent.header.packet_uses:
+        return None
+    return draft(link.modems, [(result.received, result.sent.header)]) is not None
 
 
 def show(row: dict, as_json: bool, file) -> None:

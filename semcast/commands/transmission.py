@@ -11,7 +11,7 @@ from . import asking
 from .common import check_link, check_metrics, hint_at_size, load_link, load_metrics, notice, progress_bar, show_row
 from .confidence import check_calibration, check_confidence, tell_confidence
 from .radio import by_radio, check_frames_only, check_kind, check_send, is_recording, send_signal, signal_channel
-from .rate import check_rate, choose_rungs
+from .rate import check_rate, choose_packet, choose_rungs
 
 
 def send(args) -> None:
@@ -22,7 +22,9 @@ def send(args) -> None:
     reply = asking.take_reply(args)
     if args.quality is not None and not reply and (args.snr is None or args.bytes is not None):
         raise InputError("--quality holds for an SNR; give --snr DB with it")
-    if given != (args.mode == "digital" or (args.quality is not None and not reply)):
+    if args.mode == "mixed" and (args.snr is None or args.bytes is not None):
+        raise InputError("--mode mixed needs --snr DB: its packet is made for an SNR")
+    if given != (args.mode != "analog" or (args.quality is not None and not reply)):
         raise InputError(
             "give either --snr or --bytes with --mode digital, and neither without: analog symbols suit any channel"
         )
@@ -41,7 +43,10 @@ def send(args) -> None:
                 return notice("%s has arrived well enough; nothing more is to be sent", args.image)
         else:
             rungs = choose_rungs(args, link, image, args.snr)
-        header, content = link.send(image, args.snr, args.bytes, args.factor, rungs)
+        packet = choose_packet(args, link, image)
+        header, content = link.send(image, args.snr, args.bytes, args.factor, rungs, packet)
+        if packet and not header.packet_uses:
+            notice("no picture fits into %d channel uses at %g dB; only the base is sent", packet, args.snr)
     except Lost as error:  # no scheme can carry it: nothing was lost yet
         raise InputError(str(error)) from None
     if by_radio(args) and not isinstance(content, bytes):
@@ -94,9 +99,10 @@ def receive(args) -> None:
     check_confidence(args, args.frames)
     from ..frame import read_frames
     from ..images import write_image
+    from ..modulation.modems import draft
 
     (arrived, header), *others = transmissions = read_frames(args.frames)
-    if args.reply and header.mode == "digital":
+    if args.reply and header.mode != "analog":
         raise InputError("a packet arrives whole or is lost, so there is no --reply to it")
     link = load_link(args)
     check_calibration(args, link, [header for _, header in transmissions])
@@ -104,6 +110,8 @@ def receive(args) -> None:
     with progress_bar(steps, args.frames[0].name, quiet=args.quiet) as tick:
         image = link.receive(arrived, header, args.steps, tick, args.seed, others)
     write_image(args.output, image)
+    if any(header.packet_uses for _, header in transmissions) and not draft(link.modems, transmissions):
+        notice("the packet was lost; %s is the base's picture", args.output)
     if args.confidence:
         tell_confidence(args, link, transmissions, image, args.output, args.confidence)
     if args.reply:
@@ -139,6 +147,7 @@ def info(args) -> None:
         "symbols": None if packet else header.channel_uses,
         "bandwidth_ratio": None if packet else bandwidth_ratio(header.channel_uses, header.height, header.width),
         "rungs": list(header.rungs),
+        "packet_uses": header.packet_uses,
         "side_bits": header.side_bits,
     }
     show_row(row, args.json)

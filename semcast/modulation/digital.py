@@ -95,7 +95,7 @@ def symbols(payload: bytes, header: Header) -> np.ndarray:
     require("the LDPC code of a packet", "sionna")
     from . import ldpc
 
-    return ldpc.encode([payload], header.channel_uses, find_scheme(header))
+    return ldpc.encode([payload], header.packet_uses or header.channel_uses, find_scheme(header))
 
 
 def decode(received: Received, scheme: mcs.Mcs) -> bytes | None:

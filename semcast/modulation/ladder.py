@@ -45,7 +45,8 @@ def merge(parts: list[tuple[Header, list[Estimate]]]) -> tuple[Header, list[Esti
 
 def identity(header: Header) -> tuple:
     """What all transmissions of one picture have in common."""
-    return header.encoder_id, header.height, header.width, header.factor, header.mode, header.short_id
+    digital = header.mode == "digital"
+    return header.encoder_id, header.height, header.width, header.factor, digital, header.short_id
 
 
 def sum_up(known: list[Estimate]) -> Estimate:

@@ -11,8 +11,9 @@ from . import digital
 from .analog import Analog, Estimate
 from .digital import Digital
 from .ladder import merge
+from .mixed import Draft, Mixed
 
-MODEMS = {"analog": Analog, "digital": Digital}
+MODEMS = {"analog": Analog, "digital": Digital, "mixed": Mixed}
 
 
 def on_air(sent: Transmission) -> np.ndarray:
@@ -25,8 +26,16 @@ def demodulate(
 ) -> tuple[Header, list[Estimate]]:
     """What arrived of one picture, each part with its header -> a header and what is known of the layers, Z first.
 
+    The picture that a packet holds is `draft`'s.
+
     Raises:
         InputError: as `ladder.merge`.
         Lost: a packet is lost.
     """
     return merge([(header, modems[header.mode].demodulate(arrived, header)) for arrived, header in transmissions])
+
+
+def draft(modems: Mapping[str, Any], transmissions: Iterable[tuple[Received | bytes, Header]]) -> Draft | None:
+    """The picture of the first packet behind a base that arrived, None without one."""
+    found = (modems["mixed"].draft(arrived, header) for arrived, header in transmissions if header.packet_uses)
+    return next((picture for picture in found if picture), None)

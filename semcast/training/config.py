@@ -35,6 +35,7 @@ PHASES = {
     "fewstep": Phase(learns=("stage_b",), unguided=True),
     "denoise": Phase(learns=("stage_b",), needs_lpips=False, cacheable=True),
     "enhancement": Phase(learns=("enhancement",)),
+    "restorer": Phase(learns=("restorer",)),
 }
 
 
@@ -214,6 +215,19 @@ PRESETS = {  # the best settings so far; LOG.md has the experiments behind them
         snr_max=21.0,
         fading=0.15,
         erasures=0.15,
+    ),
+    "restorer": TrainConfig(
+        phase="restorer",
+        steps=3000,
+        lr=2e-3,
+        batch=6,
+        crop=128,
+        window=96,
+        pixel_weight=5.0,
+        weight_decay=0.0,
+        ema=0.998,
+        snr_min=-2.0,
+        snr_max=22.0,
     ),
     "scsic-512": SCSIC,
     "scsic-1024": replace(SCSIC, crop=1024),

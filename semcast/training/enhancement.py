@@ -31,7 +31,11 @@ def enhancement_loss(
         torch.cat([*heard(unit_power(layer), ends - i * LAYER_RUNGS, snr_db, step, config)], dim=1)
         for i, layer in enumerate(cascade.enhancement.encode(images))
     ]
-    image = cascade.enhancement.decode(base, *known).float()
+    return picture_losses(cascade.enhancement.decode(base, *known).float(), images, step, config, lpips)
+
+
+def picture_losses(image: Tensor, images: Tensor, step: Step, config: TrainConfig, lpips: LPIPS) -> dict[str, Tensor]:
+    """L1 of the whole picture and LPIPS-VGG of a window, beside the truth `images` [b, 3, H, W]."""
     losses = {"pixel": F.l1_loss(image, images)}
     if config.window:
         top, left = (step.integer(images.shape[-1] - config.window + 1) for _ in range(2))

@@ -2,6 +2,7 @@
 
 from .enhancement import enhancement_loss
 from .losses import autoencoder_loss, denoise_loss, fewstep_loss, joint_loss, linear_loss
+from .restorer import restorer_loss
 
 LOSSES = {
     "autoencoder": autoencoder_loss,
@@ -11,4 +12,5 @@ LOSSES = {
     "fewstep": fewstep_loss,
     "denoise": denoise_loss,
     "enhancement": enhancement_loss,
+    "restorer": restorer_loss,
 }

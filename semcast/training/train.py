@@ -1,4 +1,4 @@
-"""Training: one loop for seven phases (phases.py).
+"""Training: one loop for eight phases (phases.py).
 
     autoencoder   Stage A alone: L1 + LPIPS-VGG
     encoder       the encoder alone: the best linear Z to start from
@@ -7,6 +7,7 @@
     fewstep       Stage B on its own samples: the sampler runs to a random step, which is then trained
     denoise       Stage B on noisy conditions, by the squared error of its output: the fine-tuning of the paper
     enhancement   the layers above Z and their decoder
+    restorer      what makes a better picture of a packet's, behind the base
 
 The data of a step depend only on (seed, step), and data.py says which picture takes the place of one that cannot be
 read. On a CPU, a run that was interrupted and resumed therefore has the same losses as an uninterrupted one; some of
@@ -45,6 +46,7 @@ from .enhancement import with_enhancement
 from .losses import BUCKETS, Batch, Step, bf16, linear_basis, update_buckets
 from .phases import LOSSES
 from .processes import gather, shares, start_processes, wait_for_all
+from .restorer import with_restorer
 from .run_folder import State
 
 # Purposes of `step_generator`; latents.py uses 16 and above.
@@ -191,6 +193,8 @@ def make_state(cascade: Cascade, config: TrainConfig, device: str) -> State:
         cascade = with_noise_map(cascade)
     if "enhancement" in PHASES[config.phase].learns:
         cascade = with_enhancement(cascade, config.seed)
+    if "restorer" in PHASES[config.phase].learns:
+        cascade = with_restorer(cascade, config.seed)
     understands = () if "encoder" in PHASES[config.phase].learns else cascade.config.understands
     cascade.config = replace(cascade.config, same_as="", understands=understands)  # other weights from now on
     if config.prediction:
