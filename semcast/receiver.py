@@ -16,7 +16,7 @@ from .images import encode, to_image, to_pixels
 from .modulation.analog import Estimate
 from .modulation.mixed import Draft
 from .randomness import draw_noise
-from .transmitter import check_rungs, pad
+from .transmitter import check_packet, check_rungs, pad
 
 
 class Reconstruction(NamedTuple):
@@ -99,3 +99,4 @@ def check_encoder(headers: Sequence[Header], engine: Engine) -> None:
                 f"has encoder {engine.encoder_id:04x}; receive it with the sender's model"
             )
         check_rungs(header.rungs, engine.config)
+        check_packet(header.packet_uses, header.rungs, engine.config)

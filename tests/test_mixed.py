@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,9 @@ def test_what_cannot_be_sent_is_refused(link, image, tiny_model):
         link.send(image, 10, packet=32, rungs=(1, 4))
     with pytest.raises(InputError, match="^model 'tiny' has no network for packets behind the base; send analog"):
         Link(load_model(tiny_model), mode="mixed").send(image, 10, packet=32)
+    (header, x), plain = link.send(image, 10, packet=PACKET), Link(load_model(tiny_model))
+    with pytest.raises(InputError, match="^model 'tiny' has no network for packets behind the base"):
+        plain.receive(noiseless(x), replace(header, encoder_id=plain.engine.encoder_id))
 
 
 def test_frames_keep_what_was_sent_and_what_arrived(link, image, tmp_path):
