@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -119,15 +120,28 @@ def test_a_frame_goes_to_another_machine(client, server, tiny_model):
 # Turns
 
 
+def worker_of(server: Server) -> int:
+    """The process that computes."""
+    found = [path.read_text().split() for path in Path(f"/proc/{server.process.pid}/task").glob("*/children")]
+    pids = [int(pid) for some in found for pid in some]
+    return next(pid for pid in pids if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the worker is found in /proc")
 def test_jobs_wait_in_turn_and_are_cancelled(client, server):
-    other = Client(server.port).enter()
-    first = client.ask("link", side=1024, steps=20)
-    second, third = (visitor.ask("link", side=256) for visitor in (other, client))
-    assert other.look(second)["ahead"] >= 1 and client.look(third)["ahead"] > other.look(second)["ahead"] - 1
-    client.request("DELETE", f"/api/jobs/{third['job']}")
-    assert client.look(third)["state"] == "cancelled"
-    client.wait(first, "running")
-    client.request("DELETE", f"/api/jobs/{first['job']}")
+    worker = worker_of(server)
+    os.kill(worker, signal.SIGSTOP)  # else a fast machine is done before the test has looked
+    try:
+        other = Client(server.port).enter()
+        first = client.ask("link", side=1024, steps=20)
+        second, third = (visitor.ask("link", side=256) for visitor in (other, client))
+        assert other.look(second)["ahead"] >= 1 and client.look(third)["ahead"] > other.look(second)["ahead"] - 1
+        client.request("DELETE", f"/api/jobs/{third['job']}")
+        assert client.look(third)["state"] == "cancelled"
+        client.wait(first, "running")
+        client.request("DELETE", f"/api/jobs/{first['job']}")
+    finally:
+        os.kill(worker, signal.SIGCONT)
     assert client.wait(first)["state"] == "cancelled"
     assert other.wait(second)["state"] == "done"
     assert client.request("DELETE", f"/api/jobs/{second['job']}").status == 404  # of another session
@@ -144,25 +158,24 @@ def test_what_takes_too_long_is_stopped(tiny_model, tmp_path):
         assert server.metric("worker_restarts_total") >= 1
 
 
-def worker_of(server: Server) -> int:
-    """The process that computes."""
-    found = [path.read_text().split() for path in Path(f"/proc/{server.process.pid}/task").glob("*/children")]
-    pids = [int(pid) for some in found for pid in some]
-    return next(pid for pid in pids if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text())
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the worker is found in /proc")
 def test_a_worker_that_crashes_is_started_again(tiny_model, tmp_path):
     with Server(tiny_model, tmp_path) as server:
         client = Client(server.port).enter()
-        long = client.wait(client.ask("link", side=1024, steps=20), "running")
+        long = client.ask("link", side=1024, steps=20)
+        while not client.look(long)["words"]:  # until the worker has begun
+            time.sleep(0.01)
         os.kill(worker_of(server), signal.SIGKILL)
         ended = client.wait(long)
         assert (ended["state"], ended["error"]) == ("refused", CRASHED)
         assert client.run("prefix", side=256)["state"] == "done"
+        os.kill(worker_of(server), signal.SIGSTOP)
+        early = client.wait(client.ask("prefix", side=256), "running")
+        os.kill(worker_of(server), signal.SIGKILL)  # before it has begun: another one does it
+        assert client.wait(early)["state"] == "done"
         os.kill(worker_of(server), signal.SIGKILL)  # while it has nothing to do
         assert client.run("prefix", side=256)["state"] == "done"
-        assert server.metric("worker_restarts_total") == 2
+        assert server.metric("worker_restarts_total") == 3
         last = worker_of(server)
     assert not Path(f"/proc/{last}").exists()  # it ends with the server
 
