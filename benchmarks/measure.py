@@ -17,6 +17,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -34,7 +35,7 @@ from semcast.bench.summary import distances
 from semcast.bench.systems import find_system
 from semcast.bench.unit import PROTOCOL, Setting
 from semcast.bench.versions import versions
-from semcast.bench.workers import default_workers
+from semcast.bench.workers import default_workers, pool
 from semcast.channels.catalogue import find_channel
 from semcast.errors import InputError
 from semcast.files import make_folder, write_text
@@ -71,13 +72,18 @@ def main() -> None:
     p.add_argument("--no-pages", action="store_true", help="leave what pages.py makes as it is")
     args = p.parse_args()
     models = named_models(args.model)
-    changed = [name for name in args.names or OF_THE_MODEL if measure(name, EXPERIMENTS[name], args, models)]
+    with pool(args.workers) as executor:
+        changed = [
+            name for name in args.names or OF_THE_MODEL if measure(name, EXPERIMENTS[name], args, models, executor)
+        ]
     print(f"measured: {', '.join(changed) or 'nothing, all is up to date'}")
     if not args.no_pages:
         make_pages(args, OF_THE_PEERS in changed and not cannot(PEERS, {}, args.segmenter))
 
 
-def measure(name: str, experiment: Experiment, args: argparse.Namespace, models: dict[str, str]) -> bool:
+def measure(
+    name: str, experiment: Experiment, args: argparse.Namespace, models: dict[str, str], executor: ProcessPoolExecutor
+) -> bool:
     """Measure what is out of date. Returns whether anything was."""
     path = args.results / f"{name}.json"
     kept = records.read(path) if path.exists() else None
@@ -119,7 +125,17 @@ def measure(name: str, experiment: Experiment, args: argparse.Namespace, models:
             shown = pictures if run.limit is None else find_pictures(name, replace(experiment, limit=run.limit), args)
             assert shown is not None  # the others were found
             with work_bar(f"{name} {i + 1}/{len(experiment.runs)}") as tick:
-                harness.bench(systems, shown, list(run.snrs), run.draws, folder, setting, args.workers, progress=tick)
+                harness.bench(
+                    systems,
+                    shown,
+                    list(run.snrs),
+                    run.draws,
+                    folder,
+                    setting,
+                    args.workers,
+                    executor=executor,
+                    progress=tick,
+                )
     rows = harness.read_rows(folder / harness.ROWS)
     rows = [row | {"system": without_model(row["system"], models)} for row in rows]
     new = records.record(rows, name, command_line(), set_distances(rows, folder))

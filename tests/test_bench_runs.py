@@ -19,6 +19,7 @@ from semcast.bench.ends import Ends
 from semcast.bench.harness import FEATURES, bench, read_features, read_rows
 from semcast.bench.systems import SYSTEMS
 from semcast.bench.unit import Setting
+from semcast.bench.workers import pool
 
 pytestmark = pytest.mark.usefixtures("planted_path")
 
@@ -159,9 +160,28 @@ def test_a_ray_cluster_that_loses_a_worker_loses_nothing(bench_data, tmp_path, m
         cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_the_first_call_of_a_worker_is_not_timed(bench_data, tmp_path, monkeypatch):
     """Sender and receiver burn 0.3 s when they are first called, as if they loaded networks."""
     with Ends() as fresh:
         bench(["planted:LOADING"], bench_data, [10.0], 1, tmp_path, Setting(), ends=fresh)
     rows = read_rows(tmp_path / "rows.jsonl")
     assert len(rows) == 2 and all(row["send_ms"] < 100 and row["receive_ms"] < 100 for row in rows)
+
+
+@pytest.mark.slow
+def test_runs_share_a_pool(bench_data, tmp_path):
+    """What a worker has loaded serves the next run too, and the rows are those of this process."""
+    run = lambda out, snr_db, **how: bench(["downscale"], bench_data, [snr_db], 1, tmp_path / out, Setting(), **how)
+    with pool(1) as executor:
+        worker = executor.submit(os.getpid).result()
+        for snr_db in (5.0, 10.0):
+            assert run("shared", snr_db, workers=2, executor=executor) == (2, 2)
+        assert executor.submit(os.getpid).result() == worker
+    with Ends() as ends:
+        for snr_db in (5.0, 10.0):
+            assert run("alone", snr_db, ends=ends) == (2, 2)
+    quality = lambda out: sorted(
+        (r["image"], r["snr_db"], r["psnr_db"]) for r in read_rows(tmp_path / out / "rows.jsonl")
+    )
+    assert quality("shared") == quality("alone")

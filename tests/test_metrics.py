@@ -237,6 +237,7 @@ def test_downscale_sends_unit_power_and_improves_with_snr(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_dists_is_torchmetrics(monkeypatch):
     import torchmetrics.functional.image.dists as theirs
     from torchvision.models import vgg16

@@ -48,7 +48,12 @@ def test_every_phase_has_a_loss_and_every_loss_a_phase():
 
 
 @pytest.mark.parametrize(
-    "phase, adversarial", [*((phase, 0.0) for phase in PHASES), ("autoencoder", 0.1), ("fewstep", 0.1)]
+    "phase, adversarial",
+    [
+        *(pytest.param(phase, 0.0, marks=pytest.mark.slow) for phase in PHASES),
+        pytest.param("autoencoder", 0.1, marks=pytest.mark.slow),
+        ("fewstep", 0.1),
+    ],
 )
 def test_a_resumed_run_equals_one_that_was_never_interrupted(phase, adversarial, tmp_path, monkeypatch, photos, vgg):
     whole, parts = tmp_path / "whole", tmp_path / "parts"

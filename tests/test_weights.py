@@ -109,6 +109,7 @@ def test_a_frame_of_an_unknown_encoder_is_refused():
         link.receive(link.propagate(sent.content, 10), replace(sent.header, encoder_id=0xBEEF))
 
 
+@pytest.mark.slow
 def test_a_model_is_stored_as_it_ships_by_one_command(tmp_path):
     """benchmarks/store.py: the same weights keep their figures, new ones do not."""
     save_model(tiny_cascade(), tmp_path / "trained")

@@ -57,11 +57,7 @@ EXPERIMENTS = {
         runs=(
             Run(systems=("semcast", "downscale"), snrs=GRID_DB, draws=3, headline=(1.0, 5.0, 10.0, 20.0)),
             Run(systems=("deepjscc", *EVERY_CODEC), snrs=GRID_DB, draws=3, headline=(1.0, 5.0, 10.0)),
-            Run(
-                systems=("semcast-2steps", "semcast-digital"),
-                snrs=(1.0, 5.0, 10.0),
-                headline=(1.0, 5.0, 10.0),
-            ),
+            Run(systems=("semcast-digital",), snrs=(1.0, 5.0, 10.0), headline=(1.0, 5.0, 10.0)),
         ),
     ),
     "steps": Experiment(
@@ -73,6 +69,7 @@ EXPERIMENTS = {
                 headline=(10.0,),
             ),
         ),
+        limit=12,
     ),
     "predictability": Experiment(
         about="25 transmissions of one photo",
@@ -83,16 +80,15 @@ EXPERIMENTS = {
     "robust": Experiment(
         about="one model on all channels, told more or less about the noise",
         runs=(
-            Run(systems=("semcast",), snrs=(1.0, 4.0, 10.0), draws=2),
-            Run(systems=("semcast",), snrs=(1.0,), draws=2, copies=2),
-            Run(systems=("semcast",), snrs=(10.0,), draws=2, snr_error_db=6.0),
-            Run(systems=("semcast",), snrs=(10.0,), draws=2, snr_error_db=-6.0),
-            Run(systems=("semcast",), snrs=(10.0,), draws=2, channel="rayleigh"),
+            Run(systems=("semcast",), snrs=(1.0, 4.0, 10.0)),
+            Run(systems=("semcast",), snrs=(1.0,), copies=2),
+            Run(systems=("semcast",), snrs=(10.0,), snr_error_db=6.0),
+            Run(systems=("semcast",), snrs=(10.0,), snr_error_db=-6.0),
+            Run(systems=("semcast",), snrs=(10.0,), channel="rayleigh"),
             *(
                 Run(
                     systems=("semcast", "semcast-mean-noise", "semcast-one-noise"),
                     snrs=(10.0,),
-                    draws=2,
                     channel=channel,
                     options=options,
                 )
@@ -127,7 +123,7 @@ EXPERIMENTS = {
             Run(systems=("semcast",), snrs=(1.0, 10.0, 20.0), headline=(1.0, 10.0, 20.0), uses=f"1/{ratio}")
             for ratio in (384, 683, 1536)
         ),
-        limit=12,
+        limit=6,
     ),
     "rate": Experiment(
         about="more channel uses: the ratios that DeepJSCC has networks for",
@@ -146,7 +142,7 @@ EXPERIMENTS = {
         about="rate against quality: one stream of rungs beside codecs and linear analog",
         runs=tuple(
             Run(
-                systems=("semcast-ladder", *LADDER_RIVALS),
+                systems=("semcast-ladder", "semcast-mixed", *LADDER_RIVALS),
                 snrs=(1.0, 10.0),
                 headline=(1.0, 10.0),
                 uses=uses,

@@ -14,6 +14,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Generator, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def bench(
     workers: int = 1,
     ray: str | None = None,
     ends: Ends | None = None,
+    executor: ProcessPoolExecutor | None = None,
     progress=None,
 ) -> tuple[int, int]:
     """Compute the rows that DIR/rows.jsonl lacks. Returns how many rows the run has, and how many of them are new.
@@ -69,6 +71,7 @@ def bench(
     Args:
         ray: address of a Ray cluster that does the work instead of processes of this machine ("local" starts one).
         ends: the sender and receiver to use when the work is done in this process.
+        executor: a `workers.pool` to use when it is done in several, which is kept.
         progress: a function of the seconds left, the number of rows done and the number to do.
     """
     check(systems, setting)
@@ -89,7 +92,7 @@ def bench(
     if ray:
         rows = on_ray(given, ray)
     elif workers > 1:
-        rows = in_processes(given, workers)
+        rows = in_processes(given, workers, executor)
     else:
         rows = here(given, setting.device, ends)
     new, tally, kept = 0, Tally(units), set(read_features(out / FEATURES, repair=True))

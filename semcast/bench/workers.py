@@ -38,27 +38,43 @@ def here(units: Iterator[Unit], device: str, ends: Ends | None) -> Generator[Tim
             torch.set_num_threads(threads)
 
 
-def in_processes(units: Iterator[Unit], workers: int) -> Generator[Timed, None, None]:
-    """Measure in processes. Units are read when they are handed out, so that few pictures are in memory at a time."""
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent)
+def in_processes(
+    units: Iterator[Unit], workers: int, executor: ProcessPoolExecutor | None = None
+) -> Generator[Timed, None, None]:
+    """Measure in processes, by default in a pool of their own.
+
+    Units are read when they are handed out, so that few pictures are in memory at a time.
+    """
+    numbered, places = enumerate(units), {}  # places of the units that are not done
+    with contextlib.nullcontext(executor) if executor else pool(workers) as executor:
+        try:
+            while True:
+                while len(places) < 2 * workers and (item := next(numbered, None)) is not None:
+                    places[executor.submit(in_worker, item[1])] = item[0]
+                if not places:
+                    return
+                for future in wait(places, return_when=FIRST_COMPLETED).done:
+                    place = places.pop(future)
+                    for measured, seconds in future.result():
+                        yield measured, place, seconds
+        except BrokenProcessPool:
+            raise InputError(
+                "a worker process was killed, perhaps for want of memory; "
+                "give the command again to go on, or fewer --workers"
+            ) from None
+        finally:
+            for future in places:
+                future.cancel()
+
+
+@contextlib.contextmanager
+def pool(workers: int) -> Generator[ProcessPoolExecutor, None, None]:
+    """Processes that measure, for one run or several: what they have loaded they need not load again."""
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent)
     try:
-        numbered, places = enumerate(units), {}  # places of the units that are not done
-        while True:
-            while len(places) < 2 * workers and (item := next(numbered, None)) is not None:
-                places[pool.submit(in_worker, item[1])] = item[0]
-            if not places:
-                return
-            for future in wait(places, return_when=FIRST_COMPLETED).done:
-                place = places.pop(future)
-                for measured, seconds in future.result():
-                    yield measured, place, seconds
-    except BrokenProcessPool:
-        raise InputError(
-            "a worker process was killed, perhaps for want of memory; "
-            "give the command again to go on, or fewer --workers"
-        ) from None
+        yield executor
     finally:
-        pool.shutdown(cancel_futures=True)
+        executor.shutdown(cancel_futures=True)
 
 
 def end_with_parent() -> None:
