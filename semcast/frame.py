@@ -10,6 +10,7 @@ Files are not trusted: the size is checked before the file is read, and every fi
 
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,10 +91,16 @@ def read_frames(paths: list[Path]) -> list[tuple[bytes | Received, Header]]:
     for path in paths:
         header, signal = read_frame(path)
         first = first or header
-        if identity(header) != identity(first) or (header.rungs == first.rungs and header != first):
+        again = header.rungs == first.rungs and base_of(header) != base_of(first)
+        if identity(header) != identity(first) or again:
             raise InputError(f"{paths[0]} and {path} are of different transmissions; combine receptions of one")
         frames.setdefault(header, []).append((path, signal))
     return [(together(found), header) for header, found in frames.items()]
+
+
+def base_of(header: Header) -> Header:
+    """The header without what it says of a packet behind the base, of which others may have been sent."""
+    return replace(header, packet_uses=0, scheme=0) if header.packet_uses else header
 
 
 def together(found: list[tuple[Path, np.ndarray | bytes | Received]]) -> bytes | Received:

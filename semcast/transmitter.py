@@ -83,14 +83,24 @@ def check_packet(packet_uses: int, rungs: tuple[int, int], config: ModelConfig) 
     """Refuse a packet that cannot be sent behind the base, or that the receiver has no network for."""
     if not packet_uses:
         return
-    if not config.restorer.exists:
-        raise InputError(f"model {config.name!r} has no network for packets behind the base; send analog or digital")
+    check_restorer(config)
     if rungs != BASE:
         raise InputError("a packet follows the whole base; --mode mixed has no --rungs")
     if packet_uses % PACKET_UNIT or not PACKET_UNIT <= packet_uses <= PACKET_USES_MAX:
         raise InputError(
             f"a packet of {packet_uses} channel uses; it must be a multiple of {PACKET_UNIT} and at most {PACKET_USES_MAX}"
         )
+
+
+def check_restorer(config: ModelConfig) -> None:
+    """Refuse mode mixed for a model that has no network for it."""
+    if not config.restorer.exists:
+        raise InputError(f"model {config.name!r} has no network for packets behind the base; send analog or digital")
+
+
+def packet_within(uses: int, base: Header) -> int:
+    """The channel uses of the longest packet that `uses` leave behind a base; 0 if there is no room for one."""
+    return min(max(uses - base.channel_uses, 0) // PACKET_UNIT * PACKET_UNIT, PACKET_USES_MAX)
 
 
 def unit_power(layer: Array) -> Array:

@@ -1,6 +1,7 @@
 """Mode mixed: the base as analog symbols, the picture as a packet behind it, and what the restorer makes of both."""
 
 import io
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from tiny import TINY_RESTORER, photo, tiny_cascade
 from semcast import Link, load_model
 from semcast.cascade.checkpoint import save_model
 from semcast.errors import InputError
-from semcast.frame import noiseless, read_frame, write_frame
+from semcast.frame import noiseless, read_frame, read_frames, write_frame
 from semcast.images import to_image
 from semcast.modulation import avif, mcs
 from semcast.modulation.modems import draft
@@ -46,15 +47,15 @@ def test_a_payload_is_the_same_picture_as_the_file_of_another_program(height, wi
     assert payload is not None and len(payload) <= 4000
     shown = avif.show(payload + bytes(50), height, width)
     assert avif.length(payload + bytes(50)) == len(payload)
-    buffer = io.BytesIO()
-    options = {"codec": "aom", "speed": avif.SPEED, "subsampling": "4:2:0", "max_threads": 1}
-    sizes = {}
+    files = {}
     for quality in range(avif.QUALITY_MAX + 1):  # the file that Pillow writes at one of the qualities
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "AVIF", quality=quality, **options)
-        sizes[buffer.getvalue()[-len(payload) + 1 :]] = buffer.getvalue()
-    file = sizes[payload[1:]]
-    assert np.array_equal(shown, np.asarray(Image.open(io.BytesIO(file)).convert("RGB")))
+        buffer, options = io.BytesIO(), {"advanced": {"tune": avif.TUNE}, "speed": avif.SPEED, "max_threads": 1}
+        small = Image.fromarray(avif.shrunk(pixels, payload[0]))
+        small.save(buffer, "AVIF", quality=quality, codec="aom", subsampling="4:2:0", **options)
+        files[buffer.getvalue()[-len(payload) + 1 :]] = buffer
+    assert payload[1:] in files
+    decoded = np.asarray(Image.open(files[payload[1:]]).convert("RGB"))
+    assert np.array_equal(shown, avif.enlarged(decoded, pixels.shape))
     assert avif.error(pixels, shown) < 100
 
 
@@ -80,9 +81,19 @@ def test_damaged_payloads_are_refused_or_give_a_picture_of_the_right_size():
             refused += 1
             assert len(str(error).splitlines()) == 1
     assert refused > 20
-    for data in (b"", b"\0", b"\3" + payload[1:], payload[:1] + bytes(40), b"\0" + 40 * b"\xff"):
+    for data in (b"", b"\0", b"\4" + payload[1:], payload[:1] + bytes(40), b"\0" + 40 * b"\xff"):
         with pytest.raises(InputError):
             avif.show(data, HEIGHT, WIDTH)
+
+
+def test_a_picture_of_other_sides_is_refused_before_it_is_decoded(monkeypatch):
+    payload = b"\0" + avif.encoded(photo(128, 192), 50)
+    assert avif.show(payload, 128, 192).shape == (128, 192, 3)
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(InputError, match="its sides are others"):
+        avif.show(payload, 64, 64)
+    with pytest.raises(InputError, match="its sides are others"):
+        avif.show(b"\1" + payload[1:], 128, 192)
 
 
 def test_base_and_packet_follow_each_other_and_every_symbol_is_counted(link, image):
@@ -142,6 +153,11 @@ def test_what_cannot_be_sent_is_refused(link, image, tiny_model):
         InputError, match="^a packet of 33 channel uses; it must be a multiple of 32 and at most 2097120"
     ):
         link.send(image, 10, packet=33)
+    for other in ("analog", "digital"):
+        with pytest.raises(InputError, match="^only mode mixed sends a packet behind the base"):
+            Link(link.engine, mode=other).send(image, 10, packet=PACKET)
+    with pytest.raises(InputError, match="^a packet behind the base is made for an SNR; give snr_db"):
+        link.send(image, packet=PACKET)
     with pytest.raises(InputError, match="^a packet follows the whole base"):
         link.send(image, 10, packet=32, rungs=(1, 4))
     with pytest.raises(InputError, match="^model 'tiny' has no network for packets behind the base; send analog"):
@@ -163,6 +179,23 @@ def test_frames_keep_what_was_sent_and_what_arrived(link, image, tmp_path):
     write_frame(tmp_path / "y.sem", header, arrived)
     found, z = read_frame(tmp_path / "y.sem")
     assert found == header and all(np.array_equal(a, b) for a, b in zip(z, arrived))
+
+
+def test_a_base_and_another_packet_are_joined_in_any_order(link, image, tmp_path):
+    """A packet that was lost is sent again for a worse channel; the larger of those that arrive is shown."""
+    sent = [link.send(image, 10, packet=PACKET), link.send(image, 6, packet=PACKET), Link(link.engine).send(image)]
+    frames = [tmp_path / f"{i}.sem" for i in range(3)]
+    for seed, (frame, (header, x)) in enumerate(zip(frames, sent)):
+        write_frame(frame, header, link.propagate(x, 14, seed=seed))
+    held = [draft(link.modems, [(noiseless(x), header)]) for header, x in sent]
+    assert held[0].bits > held[1].bits and held[2] is None
+    pictures = []
+    for order in itertools.permutations(frames):
+        transmissions = read_frames(list(order))
+        assert draft(link.modems, transmissions).bits == held[0].bits
+        (arrived, header), *others = transmissions
+        pictures.append(link.receive(arrived, header, others=others))
+    assert all(np.abs(picture - pictures[0]).max() < 1e-5 for picture in pictures)
 
 
 @pytest.fixture
@@ -198,6 +231,8 @@ def test_a_lost_packet_is_told(cli, here):
     assert code == 0 and "the packet was lost; b.png is the base's picture" in err
     code, out, err = cli("run", "a.png", *MIXED, "--channel", "erasure", "--channel-option", "rate=0.5")
     assert code == 0 and json.loads(out)["packet_arrived"] is False and "was lost at 10 dB" in err
+    code, out, err = cli("run", "a.png", *MIXED[:-4], "--snr", -20, "--model", "m", "--out", "low")
+    assert code == 0 and "only the base is sent" in err and json.loads(out)["packet_uses"] == 0
     assert cli("send", "a.png", "-o", "z.sem", *MIXED[:-4], "--snr", -20, "--model", "m")[0] == 0
     assert json.loads(cli("info", "z.sem")[1])["mode"] == "analog"
 

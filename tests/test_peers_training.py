@@ -3,7 +3,6 @@
 import json
 import math
 import signal
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -75,12 +74,12 @@ def test_every_part_trains_and_goes_on_where_it_stopped(school, tmp_path, monkey
     assert school("casc32") == 0 and "was there already" in capsys.readouterr().out
 
 
-def test_training_learns():
+def test_training_learns(tmp_path):
     """A tiny denoiser of a latent that hardly varies, and a checkpoint that a signal leaves."""
     network = tiny(PARTS["diffsc32"]).build()
     z = torch.ones(8, 9, 8, 8)
     loss = train_peers.denoiser_loss(lambda generator: {"z": z}, 0, "cpu")
-    progress, ended = training.learn(network, loss, Path("nowhere"), lr=4e-3, key={}, steps=120)
+    progress, ended = training.learn(network, loss, tmp_path / "nowhere", lr=4e-3, key={}, steps=120)
     assert ended and progress.step == 120
     first = np.mean(progress.losses[:20])  # of the last 100
     assert np.mean(progress.losses[-20:]) < 0.7 * first and not network.training

@@ -36,8 +36,8 @@ from semcast.link import Link
 from semcast.training import phases
 from semcast.training import train as training
 from semcast.training.config import PHASES, PRESETS, TrainConfig
-from semcast.training.enhancement import base_picture, with_enhancement
-from semcast.training.train import learning_rate, train, update_ema, with_weights
+from semcast.training.enhancement import base_picture
+from semcast.training.train import learning_rate, train, update_ema, with_network, with_weights
 from semcast.transmitter import encode
 
 
@@ -87,10 +87,10 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(phase, adversarial,
 
 def test_a_model_gets_layers_that_change_no_picture_until_they_are_trained(tmp_path, photos, vgg):
     start = tiny()
-    with_layers = with_enhancement(start, seed=3)
-    assert with_layers.config.enhancement.exists and with_enhancement(with_layers, seed=4) is with_layers
+    with_layers = with_network(start, ENHANCEMENT, seed=3)
+    assert with_layers.config.enhancement.exists and with_network(with_layers, ENHANCEMENT, seed=4) is with_layers
     assert all(torch.equal(v, with_layers.state_dict()[k]) for k, v in start.state_dict().items())
-    again = with_enhancement(start, seed=3).state_dict()
+    again = with_network(start, ENHANCEMENT, seed=3).state_dict()
     assert all(torch.equal(v, again[k]) for k, v in with_layers.state_dict().items())
     link, image = Link(TorchEngine(with_layers)), np.random.default_rng(0).random((1, 3, 128, 128), np.float32)
     (whole, x), (base, y) = link.send(image, rungs=(1, 24)), link.send(image)

@@ -97,7 +97,7 @@ def add_rate(p: ArgumentParser) -> _MutuallyExclusiveGroup:
         metavar="A-B",
         help=f"which of the {RUNGS} rungs to send: 1-{BASE[1]} is the base, the default; those above refine it",
     )
-    group.add_argument("--uses", type=values.uses, metavar="N", help="as many rungs as N channel uses carry")
+    group.add_argument("--uses", type=values.uses, metavar="N", help="as much as N channel uses carry")
     group.add_argument(
         "--quality",
         type=values.quality,

@@ -39,7 +39,7 @@ def send(commands: _SubParsersAction) -> None:
         "--snr",
         type=values.snr,
         metavar="DB",
-        help="of the channel: what a packet fills in digital mode, or what --quality holds for",
+        help="of the channel: what a packet is made for in modes digital and mixed, or what --quality holds for",
     )
     p.add_argument(
         "--bytes",

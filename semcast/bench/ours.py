@@ -7,20 +7,20 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import features
 
 from ..cascade.config import ENHANCEMENT, RESTORER, load_config
 from ..cascade.engine import Engine, load_model
 from ..cascade.models import find_model
 from ..channels.base import Received, ones
 from ..errors import InputError, Lost
-from ..header import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, PACKET_UNIT, Header, pack, unpack
+from ..header import FACTOR_MAX, FACTOR_MIN, FACTOR_UNIT, Header, pack, unpack
 from ..images import to_image, to_pixels
 from ..link import Link
+from ..modulation import avif
 from ..modulation.ladder import rungs_within
 from ..modulation.modems import on_air
 from ..modulation.packet import VERSION as PACKET_VERSION
-from ..transmitter import top_rung
+from ..transmitter import packet_within, top_rung
 from .base import NOTHING, Side, System, mean_colour
 from .pictures import sides_of
 
@@ -115,18 +115,15 @@ def semcast_mixed(model: str, device: str) -> System:
     send = partial(send_mixed, model=model, device=device)
     receive = partial(receive_semcast, model=model, device=device, steps=None)
     about = "semcast, the base as analog symbols and the picture as a packet behind it"
-    version = lambda: (
-        f"{model_version(model)}, restorer {file_version(model, RESTORER)}, libavif {features.version('avif')}"
-    )
+    version = lambda: f"{model_version(model)}, restorer {file_version(model, RESTORER)}, {avif.coder()}"
     return System(about, send, receive, digital=True, needs=("sionna",), version=version)
 
 
 def send_mixed(pixels: np.ndarray, uses: int, snr_db: float, model: str, device: str) -> tuple[np.ndarray, Side]:
     """The base alone where the uses are too few for a packet."""
     link = load_link(model, device, True, "mixed")
-    base = Header(0, *sides_of(pixels), link.engine.config.factor, 1.0).channel_uses
-    packet = max(uses - base, 0) // PACKET_UNIT * PACKET_UNIT
-    sent = link.send(to_image(pixels), snr_db, packet=packet)
+    base = Header(0, *sides_of(pixels), link.engine.config.factor, 1.0)
+    sent = link.send(to_image(pixels), snr_db, packet=packet_within(uses, base))
     return on_air(sent), header_side(sent.header)
 
 

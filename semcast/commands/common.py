@@ -29,10 +29,18 @@ def program() -> str:
 
 def check_link(args) -> None:
     """What can be refused without importing torch: model, channel and packages that are not there."""
-    find_model(args.model)
+    model = find_model(args.model)
     find_channel(getattr(args, "channel", "awgn")).parse(getattr(args, "channel_option", []))
     if args.mode == "mixed" or (args.mode == "digital" and args.command == "run"):
         require("the LDPC code of a packet", "sionna")
+    if args.mode == "mixed":
+        from ..cascade.config import load_config
+        from ..modulation.avif import require_avif
+        from ..transmitter import check_restorer
+
+        require_avif()
+        assert model.folder is not None  # `find_model` refuses a model that is not here
+        check_restorer(load_config(model.folder))
 
 
 def load_link(args) -> "Link":

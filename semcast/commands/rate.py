@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..header import BASE, PACKET_UNIT, PACKET_USES_MAX, Header, round_factor
+from ..header import BASE, PACKET_UNIT, Header, round_factor
 from .common import notice
 
 if TYPE_CHECKING:
@@ -52,16 +52,23 @@ def choose_rungs(args, link: "Link", image: "np.ndarray", snr_db: float | None) 
 
 def choose_packet(args, link: "Link", image: "np.ndarray") -> int:
     """The channel uses of the packet that follows the base of a picture [1, 3, H, W] in mode mixed; 0 in other modes."""
+    from ..transmitter import packet_within
+
     if args.mode != "mixed":
         return 0
     factor = round_factor(args.factor or link.engine.config.factor)
-    base = Header(link.engine.encoder_id, image.shape[-2], image.shape[-1], factor, 1.0).channel_uses
-    packet = min((args.uses - base) // PACKET_UNIT * PACKET_UNIT, PACKET_USES_MAX)
-    if packet <= 0:
-        raise InputError(
-            f"--uses {args.uses}: the base alone takes {base}; a packet takes {PACKET_UNIT} more at the least"
-        )
+    base = Header(link.engine.encoder_id, image.shape[-2], image.shape[-1], factor, 1.0)
+    packet = packet_within(args.uses, base)
+    if not packet:
+        least = f"the base alone takes {base.channel_uses}; a packet takes {PACKET_UNIT} more at the least"
+        raise InputError(f"--uses {args.uses}: {least}")
     return packet
+
+
+def tell_packet(asked: int, header: Header, snr_db: float) -> None:
+    """Say so if a packet was asked for and none was sent."""
+    if asked and not header.packet_uses:
+        notice("no picture fits into %d channel uses at %g dB; only the base is sent", asked, snr_db)
 
 
 def asked_uses(args, header: Header) -> int | None:

@@ -22,7 +22,7 @@ from .common import (
     progress_bar,
     stem_of,
 )
-from .rate import check_rate, choose_packet, choose_rungs, is_asked
+from .rate import check_rate, choose_packet, choose_rungs, is_asked, tell_packet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,6 +156,8 @@ def send_over(job: Job, image: "np.ndarray", link: "Link", lpips: dict, args) ->
         rungs = choose_rungs(args, link, image, job.snr_db)
         packet = choose_packet(args, link, image)
         result = link(image, job.snr_db, job.seed, args.factor, args.steps, tick, rungs, packet)
+    if result.sent:
+        tell_packet(packet, result.sent.header, job.snr_db)
     if job.output != STDIO:
         make_folder(job.output.parent)
     with ThreadPoolExecutor(1) as beside:

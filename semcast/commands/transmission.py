@@ -11,7 +11,7 @@ from . import asking
 from .common import check_link, check_metrics, hint_at_size, load_link, load_metrics, notice, progress_bar, show_row
 from .confidence import check_calibration, check_confidence, tell_confidence
 from .radio import by_radio, check_frames_only, check_kind, check_send, is_recording, send_signal, signal_channel
-from .rate import check_rate, choose_packet, choose_rungs
+from .rate import check_rate, choose_packet, choose_rungs, tell_packet
 
 
 def send(args) -> None:
@@ -45,8 +45,7 @@ def send(args) -> None:
             rungs = choose_rungs(args, link, image, args.snr)
         packet = choose_packet(args, link, image)
         header, content = link.send(image, args.snr, args.bytes, args.factor, rungs, packet)
-        if packet and not header.packet_uses:
-            notice("no picture fits into %d channel uses at %g dB; only the base is sent", packet, args.snr)
+        tell_packet(packet, header, args.snr)
     except Lost as error:  # no scheme can carry it: nothing was lost yet
         raise InputError(str(error)) from None
     if by_radio(args) and not isinstance(content, bytes):
@@ -102,7 +101,7 @@ def receive(args) -> None:
     from ..modulation.modems import draft
 
     (arrived, header), *others = transmissions = read_frames(args.frames)
-    if args.reply and header.mode != "analog":
+    if args.reply and any(header.mode != "analog" for _, header in transmissions):
         raise InputError("a packet arrives whole or is lost, so there is no --reply to it")
     link = load_link(args)
     check_calibration(args, link, [header for _, header in transmissions])

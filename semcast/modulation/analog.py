@@ -15,6 +15,7 @@ import numpy as np
 from ..arrays import Array, array_namespace
 from ..cascade.engine import Engine
 from ..channels.base import Received, equalise
+from ..errors import InputError
 from ..header import BASE, LAYER_RUNGS, Header, Transmission, stamp
 
 
@@ -37,6 +38,7 @@ class Analog:
         self, layers: list[np.ndarray], header: Header, snr_db: float | None = None, size_bytes: int | None = None
     ) -> Transmission:
         """Z, and the layers above it if the header's rungs reach them -> the symbols of these rungs."""
+        refuse_packet(header)
         base, gain = modulate(layers[0])
         header = stamp(replace(header, gain=float(np.float16(gain.item()))), base)
         if header.rungs == BASE:
@@ -75,6 +77,12 @@ def spread(part: np.ndarray, low: int, high: int, fill: float) -> np.ndarray:
     whole = np.full((2, LAYER_RUNGS, *part.shape[-2:]), fill, np.float32)
     whole[:, low:high] = part.reshape(2, high - low, *part.shape[-2:])
     return whole.reshape(1, 2 * LAYER_RUNGS, *part.shape[-2:])
+
+
+def refuse_packet(header: Header) -> None:
+    """Raise InputError if a packet behind the base is asked of a modem that sends none."""
+    if header.packet_uses:
+        raise InputError("only mode mixed sends a packet behind the base; leave it out, or choose mode mixed")
 
 
 def modulate(z: Array) -> tuple[Array, Array]:

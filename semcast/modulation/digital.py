@@ -44,6 +44,7 @@ class Digital:
             Lost: k uses carry no packet at this SNR.
             InputError: size_bytes is too small, a package is not installed, or other rungs than the base are asked for.
         """
+        analog.refuse_packet(header)
         if header.rungs != BASE:
             raise InputError("a packet holds the whole base and nothing else; send other rungs as analog symbols")
         x, gain = analog.modulate(layers[0])

@@ -42,9 +42,11 @@ class Mixed:
         Only the base is sent where no picture fits into the bytes that a packet carries at this SNR.
 
         Raises:
-            InputError: a package is not installed.
+            InputError: a package is not installed, or a packet without an SNR is asked for.
         """
         require("the LDPC code of a packet", "sionna")
+        if header.packet_uses and snr_db is None:
+            raise InputError("a packet behind the base is made for an SNR; give snr_db")
         uses, base = header.packet_uses, self.analog.modulate(layers[:1], replace(header, packet_uses=0))
         scheme = mcs.choose(uses, snr_db) if uses and snr_db is not None else None
         payload = avif.fit(to_pixels(layers[1]), mcs.plan(uses, scheme).payload_bytes) if scheme else None
@@ -69,7 +71,7 @@ class Mixed:
             return None
         try:
             return Draft(avif.show(payload, header.height, header.width), 8 * avif.length(payload))
-        except IndexError:
+        except (IndexError, ValueError):
             raise InputError("the packet holds no picture; receive it with the sender's semcast") from None
 
 

@@ -36,6 +36,6 @@ def demodulate(
 
 
 def draft(modems: Mapping[str, Any], transmissions: Iterable[tuple[Received | bytes, Header]]) -> Draft | None:
-    """The picture of the first packet behind a base that arrived, None without one."""
-    found = (modems["mixed"].draft(arrived, header) for arrived, header in transmissions if header.packet_uses)
-    return next((picture for picture in found if picture), None)
+    """The picture of the largest packet behind a base that arrived, None without one."""
+    found = [modems["mixed"].draft(arrived, header) for arrived, header in transmissions if header.packet_uses]
+    return max((picture for picture in found if picture), key=lambda picture: picture.bits, default=None)

@@ -1,12 +1,9 @@
 """The loss of the enhancement network: what its layers make of the base picture, wherever the stream ends."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..cascade.config import SMALL_ENHANCEMENT
 from ..cascade.denoiser import denoise, prepare
 from ..cascade.diffusion import sample
 from ..cascade.model import Cascade
@@ -64,14 +61,3 @@ def heard(layer: Tensor, rungs: Tensor, snr_db: Tensor, step: Step, config: Trai
     unsent = torch.arange(x.shape[1], device=x.device) >= rungs[:, None] * (x.shape[1] // LAYER_RUNGS)
     received = Received(y.masked_fill(unsent, 0), h, noise_var.expand_as(h).masked_fill(unsent, torch.inf))
     return demodulate(received, 1.0, (layer.shape[1], layer.shape[2], layer.shape[3]), noise_aware=True)
-
-
-def with_enhancement(cascade: Cascade, seed: int) -> Cascade:
-    """The model with an enhancement network; a new one changes no picture until it is trained."""
-    if cascade.config.enhancement.exists:
-        return cascade
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        copy = Cascade(replace(cascade.config, enhancement=SMALL_ENHANCEMENT))
-    copy.load_state_dict(cascade.state_dict(), strict=False)
-    return copy.eval()

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..cascade.checkpoint import arrays, save_model
+from ..cascade.config import ENHANCEMENT, RESTORER, SMALL_ENHANCEMENT, SMALL_RESTORER
 from ..cascade.fingerprint import fingerprint
 from ..cascade.model import Cascade
 from ..cascade.stage_b import StageB
@@ -42,15 +43,14 @@ from . import latents, run_folder
 from .config import PHASES, TERMS, TrainConfig
 from .critic import Critic
 from .data import Photos, Prefetcher, decoding, step_generator
-from .enhancement import with_enhancement
 from .losses import BUCKETS, Batch, Step, bf16, linear_basis, update_buckets
 from .phases import LOSSES
 from .processes import gather, shares, start_processes, wait_for_all
-from .restorer import with_restorer
 from .run_folder import State
 
 # Purposes of `step_generator`; latents.py uses 16 and above.
 BATCH, DRAWS, DROPOUT, CRITIC, STATISTICS, CALIBRATION, PREVIEW = 0, 1, 3, 4, 7, 8, 9
+ADDED = {ENHANCEMENT: SMALL_ENHANCEMENT, RESTORER: SMALL_RESTORER}  # networks that a model gets when they are trained
 
 
 @dataclass(frozen=True)
@@ -191,10 +191,8 @@ def make_state(cascade: Cascade, config: TrainConfig, device: str) -> State:
     """Adapt the model to the phase, place it on the device and make an optimiser for the networks that it trains."""
     if config.fading + config.erasures:
         cascade = with_noise_map(cascade)
-    if "enhancement" in PHASES[config.phase].learns:
-        cascade = with_enhancement(cascade, config.seed)
-    if "restorer" in PHASES[config.phase].learns:
-        cascade = with_restorer(cascade, config.seed)
+    for network in ADDED.keys() & PHASES[config.phase].learns:
+        cascade = with_network(cascade, network, config.seed)
     understands = () if "encoder" in PHASES[config.phase].learns else cascade.config.understands
     cascade.config = replace(cascade.config, same_as="", understands=understands)  # other weights from now on
     if config.prediction:
@@ -381,6 +379,17 @@ def with_noise_map(cascade: Cascade) -> Cascade:
     if cascade.config.stage_b.noise_map:
         return cascade
     copy = Cascade(replace(cascade.config, noise_aware=True, stage_b=replace(cascade.config.stage_b, noise_map=True)))
+    copy.load_state_dict(cascade.state_dict(), strict=False)
+    return copy.eval()
+
+
+def with_network(cascade: Cascade, name: str, seed: int) -> Cascade:
+    """The model with one of the networks of ADDED; a new one changes no picture until it is trained."""
+    if getattr(cascade.config, name).exists:
+        return cascade
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        copy = Cascade(replace(cascade.config, **{name: ADDED[name]}))
     copy.load_state_dict(cascade.state_dict(), strict=False)
     return copy.eval()
 
