@@ -153,6 +153,28 @@ def test_results_are_of_the_model_that_ships():
     assert shown >= 17
 
 
+def test_which_mode_to_send_is_what_was_measured():
+    """What docs/results.md says of the stream, of mode mixed and of AVIF over LDPC."""
+    rows = records.read(ROOT / "benchmarks" / "results" / "ladder.json")["rows"]
+
+    def measured(system: str, metric: str, uses: int, snr_db: float) -> float:
+        found = [row for row in rows if (row["system"], row["uses_rule"], row["snr_db"]) == (system, str(uses), snr_db)]
+        return fmean(row[metric] for row in found)
+
+    mixed_from = {1.0: 32768, 10.0: 16384}
+    for snr_db in (1.0, 10.0):
+        for uses in (4096, 8192, 16384, 32768):
+            stream, mixed, avif = (
+                {metric: measured(system, metric, uses, snr_db) for metric in ("lpips", "dists", "psnr_db")}
+                for system in ("semcast-ladder", "semcast-mixed", "avif-ldpc")
+            )
+            assert mixed["lpips"] < avif["lpips"], (snr_db, uses)
+            assert (mixed["dists"] < avif["dists"]) == ((snr_db, uses) != (1.0, 4096))
+            assert 0.5 < avif["psnr_db"] - mixed["psnr_db"] < 1.25
+            assert (mixed["lpips"] < stream["lpips"]) == (uses >= mixed_from[snr_db])
+            assert stream["lpips"] < avif["lpips"] or (snr_db == 10 and uses > 8192)
+
+
 def test_the_rule_for_replies_is_right_nine_times_in_ten():
     rows = json.loads((ROOT / "benchmarks" / "results" / "asking.json").read_text())["rows"]
     wishes = [wish_at(row["last_rung"], round_snr(row["snr_db"])) for row in rows]
