@@ -11,7 +11,7 @@ demo: .venv/package      # the bundled photo over 20, 10, 5 and 1 dB: out/demo.p
 test: .venv/developer    # minutes
 	$(PYTEST) -m "not slow"
 
-check: lint docs light   # everything CI looks at
+check: lint docs light   # what CI looks at, but for web-check
 	$(PYTEST)
 
 light:                   # the package alone, without torch, in an environment of its own

@@ -142,7 +142,7 @@ def bench_line() -> str:
 
 
 def factor() -> str:
-    """`small` with larger and smaller codes."""
+    """`small` with larger and smaller Z."""
     lines = ["| `factor` | Z | channel uses | LPIPS-Alex at 1 / 10 / 20 dB | DISTS | PSNR dB |", "|---" * 6 + "|"]
     record = read("factor.json")
     for ratio in FACTOR_RATIOS:

@@ -85,7 +85,8 @@ def knowledge() -> str:
             cells = [receivers.get(system, []) for system in RECEIVERS]
             cells = [f"{average(rows, 'lpips', 3)} ({average(rows, 'psnr_db', 2)})" if rows else "-" for rows in cells]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines + [line for record in found[1:] for line in source(record)])
+    last = [f"The last column: {line}" if line else "" for record in found[1:] for line in source(record)]
+    return "\n".join(lines + last)
 
 
 def steps() -> str:

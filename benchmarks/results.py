@@ -20,10 +20,16 @@ def read(name: str) -> dict:
     return records.read(path) if "experiment" in held else held
 
 
+MEASURE = "python benchmarks/measure.py"
+
+
 def source(record: dict) -> list[str]:
     """The lines below a table that say how it was made."""
     pictures, draws = (len({row[key] for row in record["rows"]}) for key in ("image", "draw"))
-    return ["", f"{pictures} pictures, {draws} draw{'s' * (draws > 1)}: `{record['command']}`"]
+    command = record["command"]
+    if command.startswith(MEASURE):  # of several experiments, perhaps
+        command = f"{MEASURE} {record['experiment']}"
+    return ["", f"{pictures} pictures, {draws} draw{'s' * (draws > 1)}: `{command}`"]
 
 
 def average(rows: Iterable[dict], key: str, digits: int) -> str:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `small` on one domain, as the paper does with Cityscapes: Stage B alone, SNR 1 to 20 dB. The loss is that of the few-step phase, because
-# `small` is a few-step receiver. Trained on street scenes only, and on streets mixed with photos, which cures the colour cast that the
-# first has on photos (`delta_e`, `shift_red` ...). Half an hour on two CPU cores. Run in the repository; goes on where it stopped.
+# `small` is a few-step receiver. Trained on street scenes only, and on streets mixed with photos, which undoes the rise of the
+# colour error (`delta_e`) that the first has on photos. Half an hour on two CPU cores. Run in the repository; goes on where it stopped.
 #   STREET, PHOTOS: what to train on, folders or tar files. STREET_TEST, KODAK: what to measure on. LPIPS: folder of its weights.
 set -euo pipefail
 USAGE="usage: [STEPS=400] [OUT=scratch/street] runs/small_street.sh STREET PHOTOS STREET_TEST KODAK LPIPS"

@@ -119,7 +119,7 @@ def check_output(path: Path, inputs: Sequence[Path] = (), force: bool = False) -
     if not path.exists():
         return
     if any(file.exists() and path.samefile(file) for file in inputs if file != STDIO):
-        raise InputError(f"{path} is what is to be read; it would be overwritten, so choose another name")
+        raise InputError(f"{path} is an input and would be overwritten; choose another name")
     if not force and path.is_file():
         raise InputError(f"{path} exists; choose another name, or --force to replace it")
 

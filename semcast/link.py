@@ -28,7 +28,7 @@ class Link:
 
     def send(self, image: Picture, snr_db=None, size_bytes=None, factor=None, rungs=BASE, packet=0) -> Transmission:
         """A picture (`images.as_image`) -> header and symbols, or digital's packet; packet: channel uses of mixed's."""
-        sent = transmit(as_image(image), self.engine, factor or self.engine.config.factor, rungs, packet)
+        sent = transmit(as_image(image), self.engine, factor, rungs, packet)
         return self.modems[self.mode].modulate(*sent, snr_db, size_bytes)
 
     def propagate(self, x: np.ndarray, snr_db: float, seed: int = 0) -> Received:

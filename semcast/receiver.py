@@ -63,6 +63,9 @@ def receive(
         progress: called with the number of finished steps.
         draft: the picture of a packet behind the base, which stands for the layers above Z; of one row.
     """
+    steps = engine.config.steps if steps is None else steps
+    if steps < 1:
+        raise InputError(f"{steps} diffusion steps; a picture takes 1 or more")
     size = header.padded[0] // 4, header.padded[1] // 4
     start = draw_noise(
         np.empty((len(layers[0].z), engine.config.stage_a.latent_channels, *size), np.float32), generators
@@ -70,7 +73,7 @@ def receive(
     with engine.sampling():
         condition = prepare(engine, layers[0].z, layers[0].noise, size)
         denoiser = lambda x, t: denoise(engine, x, t, condition)
-        latent = sample(denoiser, start, steps or engine.config.steps, generators, progress=progress)
+        latent = sample(denoiser, start, steps, generators, progress=progress)
     image = engine.decode(latent)
     image = np.clip(image, 0, 1, out=image)  # in place, for large pictures
     if draft is not None:

@@ -26,7 +26,7 @@ from .header import (
 
 
 def transmit(
-    image: np.ndarray, engine: Engine, factor: float, rungs: tuple[int, int] = BASE, packet_uses: int = 0
+    image: np.ndarray, engine: Engine, factor: float | None = None, rungs: tuple[int, int] = BASE, packet_uses: int = 0
 ) -> tuple[list[np.ndarray], Header]:
     """Encode one picture [1, 3, H, W] in [0, 1] -> (its layers, its header, whose gain the modem will set).
 
@@ -34,7 +34,7 @@ def transmit(
     follows the base, the picture itself comes second.
 
     Args:
-        factor: encoder input side / padded side.
+        factor: encoder input side / padded side, by default the model's.
         rungs: the first and the last one to be sent.
         packet_uses: channel uses of a packet behind the base.
 
@@ -50,7 +50,7 @@ def transmit(
         encoder_id=engine.encoder_id,
         height=height,
         width=width,
-        factor=round_factor(factor),
+        factor=round_factor(engine.config.factor if factor is None else factor),
         gain=1.0,
         first_rung=rungs[0],
         last_rung=rungs[1],

@@ -66,7 +66,7 @@ def test_an_input_is_never_overwritten(command, other, force, frames, cli):
     code, out, err = cli(command, name, "-o", output, *options, *force)
     assert (code, out) == (2, "") and files(frames) == before
     if command != "receive":  # whose output must be a picture, which is refused first where it is not
-        assert err == f"semcast: {output} is what is to be read; it would be overwritten, so choose another name\n"
+        assert err == f"semcast: {output} is an input and would be overwritten; choose another name\n"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_folder_is_run_with_its_subfolders(folder, cli):
     (folder / "empty").mkdir()
     assert cli("run", "empty", "--snr", 10, *RUN) == (2, "", "semcast: no pictures in empty\n")
     code, _, err = cli("run", "in/x", "--snr", 10, "--out", "in/x", *RUN)
-    assert code == 2 and "in/x/a.png is what is to be read" in err
+    assert code == 2 and "in/x/a.png is an input and would be" in err
 
 
 def test_two_pictures_of_one_stem_have_two_results(folder, cli):

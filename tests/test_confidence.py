@@ -233,7 +233,7 @@ def test_what_cannot_be_done_is_refused_in_one_line(here, folder, cli):
 
     Path("map.png").write_bytes(b"mine")
     refused("map.png exists; choose another name, or --force to replace it", *RECEIVE)
-    refused("y.sem is what is to be read", *RECEIVE[:-1], "y.sem", "--force")
+    refused("y.sem is an input and would be", *RECEIVE[:-1], "y.sem", "--force")
     refused("pictures are written as", *RECEIVE[:-1], "map.txt")
     refused("--confidence names a file", *RECEIVE[:-1], "-")
     refused("--confidence and -o both name p.png", *RECEIVE[:-1], "p.png")

@@ -20,6 +20,7 @@ from semcast.cascade.loading import compile_networks
 from semcast.cascade.torch_engine import TorchEngine
 from semcast.channels.base import Received
 from semcast.channels.noise import awgn
+from semcast.errors import InputError
 from semcast.frame import noiseless, write_frame
 from semcast.header import HEADER_BITS, LADDER_BITS, MIXED_BITS, SIDE_BITS, Header, bandwidth_ratio
 from semcast.images import to_image, to_pixels
@@ -253,6 +254,16 @@ def test_seed_factor_and_steps_reach_the_link(tiny_model):
     assert np.mean(np.abs(x) ** 2) == pytest.approx(1, abs=1e-5)
     assert link.send(image, factor=1.0).content.shape == (1, 128) and x.shape == (1, 72)
     assert not np.array_equal(first.image, link(image, 0.0, seed=1, steps=3).image)
+
+
+def test_zero_is_no_factor_and_no_number_of_steps(tiny_model):
+    """And not taken for "the default"."""
+    link, image = Link(load_model(tiny_model)), to_image(photo(96, 128))
+    with pytest.raises(InputError, match="factor"):
+        link.send(image, factor=0)
+    header, x = link.send(image)
+    with pytest.raises(InputError, match="^0 diffusion steps; a picture takes 1 or more"):
+        link.receive(noiseless(x), header, steps=0)
 
 
 def test_importing_the_package_does_not_import_torch():

@@ -147,7 +147,7 @@ CASES = [  # command line, what the answer must contain
     (f"send good.png/x.png {SEND}", "cannot read good.png/x.png: Not a directory"),
     (
         "run good.png --snr 5 --model tiny --out .",
-        "good.png is what is to be read; it would be overwritten, so choose another name",
+        "good.png is an input and would be overwritten; choose another name",
     ),
     # frames
     (f"channel good.png {CHANNEL}", "good.png is not a semcast frame (it does not start with SEMC)"),
@@ -207,7 +207,7 @@ CASES = [  # command line, what the answer must contain
     ),
     (
         f"channel x.sem {CHANNEL} --channel rician --channel-option k_db",
-        "channel option 'k_db': write NAME=VALUE with a name out of k",
+        "channel option 'k_db': write NAME=VALUE, where NAME is one of k",
     ),
     (f"channel x.sem {CHANNEL} --channel rician --channel-option k_db=x", "channel option k_db = x is not a number"),
     (
@@ -235,8 +235,8 @@ CASES = [  # command line, what the answer must contain
     (f"send good.png {SEND} --device meta", "device 'meta' cannot be used: "),
     (f"send good.png {SEND} --device cuda:77", "device 'cuda:77' cannot be used: "),
     (f"receive y.sem {RECEIVE} --dtype int8", "argument --dtype: invalid choice: 'int8'"),
-    (f"run good.png {RUN} --lpips gone", "--lpips names a folder of weights, and gone is none"),
-    ("compare good.png same.png --lpips good.png", "--lpips names a folder of weights, and good.png is none"),
+    (f"run good.png {RUN} --lpips gone", "--lpips names a folder of weights; gone is not a folder"),
+    ("compare good.png same.png --lpips good.png", "--lpips names a folder of weights; good.png is not a folder"),
     ("compare good.png gone.png", "cannot read gone.png: No such file or directory"),
     ("info good.png", "good.png is not a semcast frame"),
     ("info gone.sem", "cannot read gone.sem: No such file or directory"),
@@ -286,10 +286,10 @@ CASES = [  # command line, what the answer must contain
     (f"{TRAIN} dangling --strict", "dangling/x.png: No such file or directory"),
     (f"{TRAIN} text.tar", "cannot read text.tar: "),
     (f"{TRAIN} packed.tar", "(compressed tar files: unpack them first)"),
-    (f"{TRAIN} good.png --set speed=9", "--set speed=9: write NAME=VALUE with a name out of phase, steps, lr, "),
+    (f"{TRAIN} good.png --set speed=9", "--set speed=9: write NAME=VALUE, where NAME is one of phase, steps, lr, "),
     (f"{TRAIN} good.png --set steps", "--set steps: write NAME=VALUE"),
-    (f"{TRAIN} good.png --set steps=1.5", "--set steps=1.5: '1.5' is no int"),
-    (f"{TRAIN} good.png --set bf16=maybe", "--set bf16=maybe: 'maybe' is no bool"),
+    (f"{TRAIN} good.png --set steps=1.5", "--set steps=1.5: '1.5' is not a valid int"),
+    (f"{TRAIN} good.png --set bf16=maybe", "--set bf16=maybe: 'maybe' is not a valid bool"),
     (
         f"{TRAIN} good.png --set steps=0 --set lr=nan",
         "bad training settings: steps = 0, allowed: 1 or more; lr = nan, allowed: ",

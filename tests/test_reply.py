@@ -328,7 +328,7 @@ def test_a_recording_is_answered_too(folder, cli):
         ("send - -o x.sem --reply -", "stdin"),
         ("receive ay.sem -o p.png --wish more", "--wish is for a reply; give --reply R with it"),
         ("receive ay.sem -o p.png --reply p.png", "--reply and another option both name p.png"),
-        ("receive ay.sem -o p.png --reply ay.sem", "ay.sem is what is to be read"),
+        ("receive ay.sem -o p.png --reply ay.sem", "ay.sem is an input and would be"),
         ("receive ay.sem -o p.png --reply a.sem", "a.sem exists"),
         ("receive ay.sem -o p.png --reply r --wish less", "invalid choice"),
     ],

@@ -52,7 +52,7 @@ def bench(commands: _SubParsersAction) -> None:
         type=values.snr,
         default=0.0,
         metavar="DB",
-        help="both ends believe in so much more SNR; default: 0",
+        help="the SNR that both ends believe in, less the true one; default: 0",
     )
     p.add_argument(
         "--uses",

@@ -11,8 +11,6 @@ from ..channels.noise import awgn
 from ..images import mean_colour, to_image, to_pixels
 from .base import Side, eight_bit, float16, float16_bits, sides
 
-SIDE_BITS = 3 * 8 + 16 + 32  # mean colour, gain, height and width
-
 
 def send(pixels: np.ndarray, uses: int, snr_db: float) -> tuple[np.ndarray, Side]:
     x, mean, gain = shrink(to_image(pixels), uses)

@@ -73,7 +73,7 @@ th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #
 
 def as_html(rows: list[dict], summary: Summary, out: Path) -> str:
     text, colour = html.escape, colours({row["system"] for row in rows})
-    parts = ["<h1>One honest bench</h1>", f"<p class=note>{text(overview(rows))}</p>"]
+    parts = ["<h1>semcast bench</h1>", f"<p class=note>{text(overview(rows))}</p>"]
     for where in sorted({setting(row) for row in rows}):
         here = [row for row in rows if setting(row) == where]
         systems = sorted({row["system"] for row in here}, key=order)
@@ -244,7 +244,7 @@ def sheet(rows: list[dict], systems: list[str], out: Path) -> str:
 
 
 def figure(path: Path, caption: str, about: str) -> str:
-    """A picture file above its caption; `about` describes it to who cannot see it."""
+    """A picture file above its caption; `about` describes it for those who cannot see it."""
     image = f'<img alt="{html.escape(about)}" src="{data_uri(path)}">'
     return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
 

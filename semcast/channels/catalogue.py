@@ -73,7 +73,7 @@ class Channel:
         """As `check`, for texts "NAME=VALUE". Raises InputError also if a package of the channel is not installed."""
         if bad := [text for text in texts if "=" not in text]:
             raise InputError(
-                f"channel option {bad[0]!r}: write NAME=VALUE with a name out of {', '.join(self.options)}"
+                f"channel option {bad[0]!r}: write NAME=VALUE, where NAME is one of {', '.join(self.options)}"
             )
         require(f"channel {self.name}", *self.needs)
         return self.check(dict(text.split("=", 1) for text in texts))

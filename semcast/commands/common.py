@@ -60,7 +60,7 @@ def check_metrics(args) -> None:
     if args.lpips or getattr(args, "fetch_metrics", False):
         require("LPIPS", "torch", "torchvision")
     if args.lpips and not args.lpips.is_dir():
-        raise InputError(f"--lpips names a folder of weights, and {args.lpips} is none")
+        raise InputError(f"--lpips names a folder of weights; {args.lpips} is not a folder")
 
 
 def load_metrics(folder: Path | None, fetch: bool = False) -> dict:

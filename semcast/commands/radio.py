@@ -142,9 +142,9 @@ def check_kind(args) -> bool:
     given = [flag for flag, name in OPTIONS.items() if getattr(args, name) is not None]
     given += [flag for flag in ("--rate", "--centre") if getattr(args, SENDING[flag]) is not None]
     if given:
-        raise InputError(f"{given[0]} is for signals ({SUFFIXES}), and {source} is none")
+        raise InputError(f"{given[0]} is for signals ({SUFFIXES}); {source} is not one")
     if args.channel in PATHS and args.channel not in CHANNELS:
-        raise InputError(f"channel {args.channel} is for signals ({SUFFIXES}), and {source} is none")
+        raise InputError(f"channel {args.channel} is for signals ({SUFFIXES}); {source} is not one")
     if is_signal(args.output):
         raise InputError(f"{source} is a frame, and stays one; {args.output} names a signal, which `send` can write")
     return False
@@ -198,7 +198,7 @@ def check_frames_only(args) -> None:
     """Refuse what `receive` and `info` do with recordings, where there are only frames."""
     for flag in ("--header", "--rate", "--centre", "--pick", "--report", "--device-in"):
         if getattr(args, flag[2:].replace("-", "_"), None):
-            raise InputError(f"{flag} is for recordings ({SUFFIXES} ...), and there are only frames")
+            raise InputError(f"{flag} is for recordings ({SUFFIXES} ...), and only frames were given")
     if args.command == "receive" and args.json and not args.confidence:
         raise InputError(
             "--json prints what was measured of a recording, and the errors that --confidence expects of a picture; "

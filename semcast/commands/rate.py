@@ -94,7 +94,7 @@ def uses_within(args, header: Header) -> int:
 
 def least_rungs(args, link: "Link", image: "np.ndarray", snr_db: float, top: int, low: int = 0) -> int:
     """The last of the rungs that --quality needs, by bisection, for quality rises with every rung; `low` are too few."""
-    high, found = top + 1, 0.0  # are enough, or more than there are
+    high, found = top + 1, 0.0  # `high` is enough, or one above the last rung
     while high - low > 1:
         last = (low + high) // 2
         reached = quality_at(args, link, image, snr_db, last)

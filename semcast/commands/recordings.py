@@ -111,7 +111,7 @@ def describe(path: Path, receptions: list[Reception], since_s: float = 0.0) -> H
 
 
 def show(args, heard: Heard, nothing: str) -> None:
-    """Report what was heard and make pictures of it. Raises Lost, with `nothing` as the message if so it was."""
+    """Report what was heard and make pictures of it. Raises Lost(`nothing`) if nothing was heard."""
     for row in heard.rows:
         notice("%s", sentence(row))
     pictures = group(heard.parts)
@@ -149,7 +149,7 @@ def name_outputs(args, path: Path, count: int) -> list[Path]:
 
 
 def group(parts: list[Part]) -> list[list[Part]]:
-    """Those of one picture together. Ids are short: transmissions that contradict each other are of two pictures."""
+    """Group receptions by picture. Ids are short: transmissions that contradict each other are of two pictures."""
     pictures: list[list[Part]] = []
     for part in parts:
         for picture in pictures:

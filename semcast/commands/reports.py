@@ -1,4 +1,4 @@
-"""What is told of transmissions that were found in recordings: a row each, for programs and for people."""
+"""Report rows for the transmissions found in recordings: a row each, for programs and for people."""
 
 import json
 from pathlib import Path

@@ -13,7 +13,7 @@ CENTRE_HZ = 1550
 HALF_BAND_HZ, EDGE_HZ = 1250, 150  # kept around the centre: the carriers and 150 Hz of offset
 BLOCK = 2 * RATE_HZ  # samples, so bins are 0.5 Hz apart and 1550 Hz is one of them
 HOP = BLOCK // 2
-LINE_FACTOR = 50.0  # a line has so much more power than the median around it; OFDM exceeds it never
+LINE_FACTOR = 50.0  # a line has so much more power than the median around it; OFDM never exceeds it
 GROUP = 125  # bins of a median, 62.5 Hz
 SKIRT = 3  # bins on either side that go with a line
 

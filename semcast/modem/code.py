@@ -45,7 +45,7 @@ def decode(llr: np.ndarray) -> bytes:
     """The most likely header, by Viterbi's algorithm three times around the circle, of which the middle counts.
 
     Args:
-        llr: [4, bits], positive where a coded bit is rather 0.
+        llr: [4, bits], positive where a coded bit is more likely 0.
     """
     bits = llr.shape[1]
     gain = (llr.T.astype(np.float32) @ _SIGNS).reshape(bits, 2, STATES)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 CRC_POLYNOMIAL = 0x864CFB  # CRC-24A
 ROUNDS = (8, 3, 3, 3, 3)  # iterations of belief propagation, 20 in all; after each round, decoded payloads are done
-SIDE_BITS = 16 + 5  # size of the payload in bytes; row of TABLE
 
 
 def encode(payloads: Sequence[bytes], k: int, mcs: Mcs) -> np.ndarray:

@@ -143,12 +143,12 @@ def with_settings(config: TrainConfig, texts: list[str]) -> TrainConfig:
         name, equals, value = text.partition("=")
         names = ("factor_min", "factor_max") if name == "factor" else (name,)
         if not equals or not kinds.keys() >= {*names}:
-            raise InputError(f"--set {text}: write NAME=VALUE with a name out of {', '.join(kinds)}")
+            raise InputError(f"--set {text}: write NAME=VALUE, where NAME is one of {', '.join(kinds)}")
         kind = kinds[names[0]]
         try:
             parsed = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
         except (ValueError, KeyError):
-            raise InputError(f"--set {text}: {value!r} is no {kind.__name__}") from None
+            raise InputError(f"--set {text}: {value!r} is not a valid {kind.__name__}") from None
         settings |= dict.fromkeys(names, parsed)
     return replace(config, **settings)
 
