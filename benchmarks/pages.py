@@ -75,6 +75,7 @@ def programs(args: argparse.Namespace, peers_changed: bool = False) -> list[Prog
         words = [args.streets, "--labels", args.labels, "--segmenter", args.segmenter, "--out", "docs/peers.jpg"]
         found.append(Program("peer_strip", ["benchmarks/peer_strip.py", *words]))
     found.append(Program("ladder_strip", ["benchmarks/ladder_strip.py", "--out", "docs/ladder.jpg"]))
+    found.append(Program("mixed_strip", ["benchmarks/mixed_strip.py", "--out", "docs/mixed.jpg"]))
     found.append(Program("demo", ["-m", "semcast", "demo", "--out", "docs", "--force"]))
     return [program for program in found if not (program.record and is_current(ROOT / program.record))]
 

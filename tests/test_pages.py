@@ -19,7 +19,7 @@ def arguments(tmp_path: Path, **given) -> Namespace:
 def test_programs_without_their_pictures_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "is_current", lambda record: False)
     names = lambda **given: [program.name for program in pages.programs(arguments(tmp_path, **given))]
-    bundled = ["radio_strip", "ladder_strip", "demo"]  # show the bundled photo
+    bundled = ["radio_strip", "ladder_strip", "mixed_strip", "demo"]  # show the bundled photo
     assert names() == bundled
     assert set(names(kodak=tmp_path)) == {*bundled, "packet_gain", "contact_sheet"}
     everything = dict.fromkeys(("kodak", "streets", "lpips"), tmp_path) | {"photos": [tmp_path]}
