@@ -30,7 +30,8 @@ def main() -> None:
     p.add_argument("--out", type=Path, required=True, metavar="FILE.jpg")
     args = p.parse_args()
     engine, image = load_model(args.model), read_image(args.image)
-    base, top = Header(0, *image.shape[-2:], engine.config.factor, 1.0), top_rung(engine.config)
+    _, _, height, width = image.shape
+    base, top = Header(0, height, width, engine.config.factor, 1.0), top_rung(engine.config)
     part = {  # what a mode sends in so many uses
         "analog": lambda uses: {"rungs": rungs_within(uses, base, top=top)},
         "mixed": lambda uses: {"packet": packet_within(uses, base)},
